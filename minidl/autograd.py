@@ -1,0 +1,641 @@
+"""Tensors that remember how they were computed, and the backward pass over that memory.
+
+An operation is a function from arrays to ``(value, gradients)``: its value and, side by side with
+it, one function per input that turns ∂L/∂value into ∂L/∂input. `differentiable` lifts it to
+tensors and records a `Node` whenever some input needs a gradient. `backward_steps` walks the nodes
+from the loss to the leaves; `Tensor.backward` is that walk, run to its end.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ContextDecorator
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Union
+
+import numpy as np
+
+from .backend import Array, DeviceError, array_module, device_of, get_device, is_array, to_device
+
+Operand = Union["Tensor", Array, float]
+Self = TypeVar("Self", bound="Tensor")
+Arguments = ParamSpec("Arguments")
+
+OPERATIONS: dict[str, Callable[..., Tensor]] = {}
+"""Every differentiable operation by name; the files of `minidl.functional` fill it."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Recording
+# ---------------------------------------------------------------------------------------------
+
+class _Recording(threading.local):
+    enabled = True
+
+
+_recording = _Recording()
+
+
+class no_grad(ContextDecorator):
+    """``with no_grad():`` (or ``@no_grad()``) operations inside record nothing, in this thread only."""
+
+    def __init__(self) -> None:
+        self._outer: list[bool] = []
+
+    def __enter__(self) -> no_grad:
+        self._outer.append(_recording.enabled)
+        _recording.enabled = False
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        _recording.enabled = self._outer.pop()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are being recorded in this thread."""
+    return _recording.enabled
+
+
+class _Version:
+    """Counts the in-place changes of one piece of memory; tensors that view it share one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+GradientFunction = Callable[[Array], Array]
+_order = itertools.count()
+
+
+class Node:
+    """One recorded operation: where its inputs came from, and a gradient function for each.
+
+    A node holds the nodes (or leaf tensors) its inputs came from, not the inputs: what stays in
+    memory until the backward pass is only what the gradient functions themselves captured.
+    """
+
+    __slots__ = ("formula", "gradients", "guards", "input_dtypes", "input_shapes", "operation", "order", "shape",
+                 "dtype", "sources", "__weakref__")
+
+    def __init__(self, operation: str, formula: str, inputs: Sequence[Any], gradients: Sequence[Any], value: Array):
+        self.operation = operation
+        self.formula = formula
+        self.order = next(_order)
+        self.shape, self.dtype = value.shape, value.dtype
+        self.sources = tuple((x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs)
+        self.input_shapes = tuple(x.shape if isinstance(x, Tensor) else () for x in inputs)
+        self.input_dtypes = tuple(x.dtype if isinstance(x, Tensor) else None for x in inputs)
+        self.gradients: Sequence[GradientFunction | None] | None = gradients
+        self.guards = [(x.version, x.version.count, weakref.ref(x.data)) for x in inputs if isinstance(x, Tensor)]
+
+    def input_gradient(self, index: int, g: Array) -> Array:
+        """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
+        assert self.gradients is not None
+        function = self.gradients[index]
+        assert function is not None
+        gradient = function(g)
+        shape, dtype = self.input_shapes[index], self.input_dtypes[index]
+        if gradient.shape != shape and gradient.shape == self.shape:
+            gradient = sum_to_shape(gradient, shape)
+        if gradient.dtype != dtype and gradient.dtype == self.dtype:
+            gradient = gradient.astype(dtype)  # the adjoint of a dtype promotion
+        if gradient.shape != shape or gradient.dtype != dtype:
+            raise RuntimeError(
+                f"the gradient of {self.operation} for input {index} has shape {gradient.shape} and dtype "
+                f"{gradient.dtype}; the input has shape {shape} and dtype {dtype}"
+            )
+        return gradient
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on if memory that a gradient function captured was changed in place meanwhile."""
+        for version, count, data in self.guards:
+            if version.count != count and self._captured(data()):
+                raise RuntimeError(
+                    f"a value that the gradient of {self.operation} needs was changed in place {version.count - count} "
+                    "time(s) after it was used (by an optimizer step, x += y or x[...] = y); change it after "
+                    "backward(), or work on a copy: x = x.clone()"
+                )
+
+    def _captured(self, changed: Array | None) -> bool:
+        if changed is None:
+            return False
+        xp = array_module(changed)
+        return any(xp.may_share_memory(changed, array) for array in _arrays_in(self.gradients))
+
+    def release(self) -> None:
+        """Let go of everything captured; a second backward pass is told so."""
+        self.gradients = None
+        self.sources = ()
+        self.guards = []
+
+
+def _arrays_in(value: Any) -> Iterator[Array]:
+    """The arrays that a gradient function (or a tuple of them) reaches through its closure."""
+    if is_array(value):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _arrays_in(part)
+    elif inspect.isfunction(value):
+        yield from _arrays_in([cell.cell_contents for cell in value.__closure__ or ()])
+
+
+def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sum `array` over the axes along which `shape` was broadcast: the adjoint of broadcasting."""
+    added = array.ndim - len(shape)
+    stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and array.shape[i + added] != 1)
+    return array.sum(axis=tuple(range(added)) + stretched, keepdims=True).reshape(shape)
+
+
+def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, Tensor]:
+    """Lift ``operation(*arrays, **options) -> (value, gradients)`` from arrays to tensors.
+
+    The i-th of `gradients` belongs to the i-th argument and maps g = ∂L/∂value to ∂L/∂argument; None
+    marks an argument that has no gradient. It returns a new array, or g or a view of g, and never writes
+    to g. Numbers, None and plain arrays pass through as constants. The docstring opens with the formula.
+    """
+    signature = inspect.signature(operation)
+    name, formula = operation.__name__, inspect.cleandoc(operation.__doc__ or "").partition("\n\n")[0]
+
+    @functools.wraps(operation)
+    def apply(*arguments: Any, **options: Any) -> Tensor:
+        if any(isinstance(option, Tensor) for option in options.values()):
+            bound = signature.bind(*arguments, **options)
+            bound.apply_defaults()
+            arguments, options = bound.args, bound.kwargs
+        arrays = [_unwrap(argument) for argument in arguments]
+        _check_one_device(name, arrays)
+        value, gradients = operation(*arrays, **options)
+        result = Tensor(value)
+        for x in arguments:
+            if isinstance(x, Tensor) and _same_memory(result.data, x.data):
+                result.version = x.version
+        if _recording.enabled:
+            inputs = arguments[: len(gradients)]
+            if any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
+                for index, x in enumerate(arguments):
+                    if isinstance(x, Tensor) and x.requires_grad and (index >= len(gradients) or not gradients[index]):
+                        raise RuntimeError(f"{name} has no gradient for its argument {list(signature.parameters)[index]!r}; "
+                                           "pass it detached: x.detach()")
+                result.requires_grad = True
+                result.node = Node(name, formula, inputs, gradients, result.data)
+                result.node.guards.append((result.version, result.version.count, weakref.ref(result.data)))
+        return result
+
+    OPERATIONS[name] = apply
+    return apply
+
+
+def _unwrap(argument: Any) -> Any:
+    """The array of a tensor; a NumPy scalar as a plain number, so that it does not promote float32; else as it is."""
+    if isinstance(argument, Tensor):
+        return argument.data
+    if isinstance(argument, np.generic):
+        return argument.item()
+    if is_array(argument):
+        return Tensor(argument).data
+    return argument
+
+
+def _same_memory(value: Array, array: Array) -> bool:
+    """Whether an operation returned its input or a view of it."""
+    return value is array or (value.base is not None and (value.base is array or value.base is array.base))
+
+
+def _check_one_device(operation: str, arrays: Sequence[Any]) -> None:
+    kinds = {type(array) for array in arrays if is_array(array)}
+    if kinds <= {np.ndarray}:
+        return
+    places = [(device_of(array), array.shape) for array in arrays if is_array(array)]
+    if len({device for device, _ in places}) > 1:
+        described = " and ".join(f"a tensor of shape {shape} on {device!r}" for device, shape in places)
+        raise DeviceError(f"{operation} got {described}; move them to one device with x.to(device)")
+
+
+# ---------------------------------------------------------------------------------------------
+# The backward pass
+# ---------------------------------------------------------------------------------------------
+
+class Step(NamedTuple):
+    """One step of the backward pass: one node, the gradient that came in and those that go out."""
+
+    operation: str
+    formula: str
+    gradient: Array
+    """∂L/∂value of this operation, complete: summed over all its uses."""
+    input_gradients: tuple[Array | None, ...]
+    """∂L/∂input for each input; None for one that needs no gradient."""
+    node: Node
+
+
+def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[Step]:
+    """Run the backward pass from `loss` one operation at a time, newest first.
+
+    An operation is recorded after its inputs, so newest first is a topological order: when a node's
+    turn comes, every use of its value has already sent its gradient. The sums arrive in the leaves'
+    `.grad` (added to what is there) when the last step is done; an unfinished walk changes no `.grad`.
+
+    `gradient` is ∂L/∂loss, of the shape of `loss`; default 1 for a single number.
+    Raises RuntimeError for a loss that records nothing, for several numbers without `gradient`, for a
+    graph walked before, and for a needed value changed in place; ValueError for a wrong shape.
+    """
+    if not loss.requires_grad:
+        raise RuntimeError("backward() from a tensor that needs no gradient: none of its inputs has requires_grad=True, "
+                           "or it was computed under no_grad()")
+    pending: dict[Node | Tensor, Array] = {loss.node or loss: _seed(loss, gradient)}
+    borrowed: set[Node | Tensor] = {loss.node or loss}  # whose pending array may be someone else's memory
+    for node in _newest_first(loss):
+        if node.gradients is None:
+            raise RuntimeError(f"backward() came to {node.operation} a second time: what its gradient needs was released "
+                               "after the first. Compute the loss again, or add the losses and call backward() once")
+        node.check_unchanged()
+        g = pending.pop(node)
+        input_gradients: list[Array | None] = []
+        for index, source in enumerate(node.sources):
+            if source is None:
+                input_gradients.append(None)
+                continue
+            contribution = node.input_gradient(index, g)
+            input_gradients.append(contribution)
+            if source in pending:
+                pending[source] = pending[source] + contribution
+                borrowed.discard(source)
+            else:
+                pending[source] = contribution
+                if array_module(g).may_share_memory(contribution, g):
+                    borrowed.add(source)
+        step = Step(node.operation, node.formula, g, tuple(input_gradients), node)
+        node.release()
+        yield step
+    for leaf, total in pending.items():
+        assert isinstance(leaf, Tensor)
+        if leaf.grad is not None:
+            total = leaf.grad.data + total
+        elif leaf in borrowed:
+            total = total.copy()
+        leaf.grad = Tensor(total)
+
+
+def _seed(loss: Tensor, gradient: Operand | None) -> Array:
+    xp = array_module(loss.data)
+    if gradient is None:
+        if loss.data.size != 1:
+            raise RuntimeError(f"backward() from a tensor of shape {loss.shape} needs gradient= an array of that shape; "
+                               "only a single number has the default 1. Did you mean loss.sum() or loss.mean()?")
+        return xp.ones_like(loss.data)
+    array = xp.asarray(_unwrap(gradient), dtype=loss.dtype)
+    if array.shape != loss.shape:
+        raise ValueError(f"backward() got a gradient of shape {array.shape} for a tensor of shape {loss.shape}")
+    return array
+
+
+def _newest_first(loss: Tensor) -> list[Node]:
+    found: set[Node] = set()
+    waiting = [loss.node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Node) and node not in found:
+            found.add(node)
+            waiting.extend(source for source in node.sources if isinstance(source, Node))
+    return sorted(found, key=lambda node: node.order, reverse=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# Tensor
+# ---------------------------------------------------------------------------------------------
+
+class Tensor:
+    """An array, whether it needs a gradient, and the operation it came from.
+
+    Wraps `data` (a NumPy or CuPy array, of any numeric dtype) without copying; `minidl.tensor` makes
+    one from anything else. Operators and methods follow NumPy: broadcasting, slicing, `axis`, `keepdims`.
+    Raises TypeError for data that is not numbers, or `requires_grad` for other than floats.
+    """
+
+    __slots__ = ("data", "requires_grad", "grad", "node", "version", "__weakref__")
+    __array_ufunc__ = None  # NumPy's operators hand over to ours: array * tensor is tensor.__rmul__(array)
+
+    def __init__(self, data: Array, requires_grad: bool = False):
+        if not is_array(data):
+            data = np.asarray(data)
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"a tensor holds numbers; got an array of dtype {data.dtype}")
+        if requires_grad and data.dtype.kind != "f":
+            raise TypeError(f"only floats can have a gradient; got dtype {data.dtype}")
+        self.data: Array = data
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self.node: Node | None = None
+        self.version = _Version()
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.data.size
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, ``"gpu"`` or ``"gpu:N"``."""
+        return device_of(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by hand rather than by a recorded operation; leaves receive `.grad`."""
+        return self.node is None
+
+    @property
+    def T(self) -> Tensor:
+        return self.transpose()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        body = np.array2string(to_device(self.data, "cpu"), separator=", ", precision=4, threshold=1000, prefix="tensor(")
+        notes = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        notes += "" if self.device == "cpu" else f", device={self.device!r}"
+        notes += f", operation={self.node.operation}" if self.node else ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({body}{notes})"
+
+    # Out of the graph
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: the tensor's own memory on the CPU, a copy from a GPU.
+
+        Raises RuntimeError for a tensor that needs a gradient, as PyTorch does: `x.detach().numpy()`.
+        """
+        if self.requires_grad:
+            raise RuntimeError("numpy() of a tensor that needs a gradient would lose it silently; write x.detach().numpy()")
+        return to_device(self.data, "cpu")
+
+    def item(self) -> float:
+        """The single value as a Python number; ValueError if there are more."""
+        if self.size != 1:
+            raise ValueError(f"item() needs a tensor of one value; this one has shape {self.shape}")
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """The same memory, outside the graph."""
+        result = Tensor(self.data)
+        result.version = self.version
+        return result
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        return self.data.__index__()
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        if self.node is not None:
+            raise RuntimeError("only leaf tensors can be deep-copied; detach() this one first")
+        result = type(self)(self.data.copy(), requires_grad=self.requires_grad)
+        result.grad = None if self.grad is None else Tensor(self.grad.data.copy())
+        memo[id(self)] = result
+        return result
+
+    # In the graph
+
+    def backward(self, gradient: Operand | None = None) -> None:
+        """Add ∂self/∂leaf to the `.grad` of every leaf; see `backward_steps` for `gradient` and the errors raised."""
+        for _ in backward_steps(self, gradient):
+            pass
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad` of a leaf, in place."""
+        if self.node is not None:
+            raise RuntimeError(f"requires_grad can be set on leaves only; this tensor is the result of {self.node.operation}")
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"only floats can have a gradient; got dtype {self.dtype}")
+        self.requires_grad = requires_grad
+        return self
+
+    # Changing memory in place
+
+    def bump_version(self) -> None:
+        """Say that `.data` was written to in place: a backward pass that needs the old values then refuses."""
+        self.version.count += 1
+
+    def __setitem__(self, index: Any, value: Operand) -> None:
+        if _recording.enabled and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
+            raise RuntimeError("x[...] = y cannot be recorded where a gradient is needed; write it under no_grad(), "
+                               "or build a new tensor from the parts with cat()")
+        self.data[_unwrap_index(index)] = _unwrap(value)
+        self.bump_version()
+
+    def copy_(self: Self, source: Operand) -> Self:
+        """Overwrite the values in place with those of `source`, broadcast and converted to this dtype."""
+        self[...] = source
+        return self
+
+    def _in_place(self, operation: str, other: Operand) -> Tensor:
+        recorded = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
+        if not (_recording.enabled and recorded):
+            return self.copy_(OPERATIONS[operation](self.detach(), other))
+        if self.requires_grad and self.node is None:
+            raise RuntimeError("a leaf that needs a gradient cannot be changed in place while recording; "
+                               "update it under no_grad(), or write x = x + y")
+        return OPERATIONS[operation](self, other)
+
+    def __iadd__(self, other: Operand) -> Tensor:
+        return self._in_place("add", other)
+
+    def __isub__(self, other: Operand) -> Tensor:
+        return self._in_place("sub", other)
+
+    def __imul__(self, other: Operand) -> Tensor:
+        return self._in_place("mul", other)
+
+    def __itruediv__(self, other: Operand) -> Tensor:
+        return self._in_place("div", other)
+
+    # The operations of minidl.functional behind Python's operators and NumPy's methods
+
+    def __add__(self, other: Operand) -> Tensor:
+        return OPERATIONS["add"](self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return OPERATIONS["add"](other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return OPERATIONS["sub"](self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return OPERATIONS["sub"](other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return OPERATIONS["mul"](self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return OPERATIONS["mul"](other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return OPERATIONS["div"](self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return OPERATIONS["div"](other, self)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return OPERATIONS["pow"](self, other)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return OPERATIONS["pow"](other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return OPERATIONS["matmul"](self, other)
+
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return OPERATIONS["matmul"](other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPERATIONS["neg"](self)
+
+    def __abs__(self) -> Tensor:
+        return OPERATIONS["abs"](self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return OPERATIONS["getitem"](self, index=_unwrap_index(index))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def abs(self) -> Tensor:
+        return OPERATIONS["abs"](self)
+
+    def exp(self) -> Tensor:
+        return OPERATIONS["exp"](self)
+
+    def log(self) -> Tensor:
+        return OPERATIONS["log"](self)
+
+    def sqrt(self) -> Tensor:
+        return OPERATIONS["sqrt"](self)
+
+    def tanh(self) -> Tensor:
+        return OPERATIONS["tanh"](self)
+
+    def sigmoid(self) -> Tensor:
+        return OPERATIONS["sigmoid"](self)
+
+    def relu(self) -> Tensor:
+        return OPERATIONS["relu"](self)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPERATIONS["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPERATIONS["mean"](self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: int | tuple[int, ...] | None = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        return OPERATIONS["var"](self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPERATIONS["max"](self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPERATIONS["min"](self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        return Tensor(self.data.argmax(axis=axis))
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return OPERATIONS["reshape"](self, shape=_varargs(shape))
+
+    def transpose(self, *axes: Any) -> Tensor:
+        return OPERATIONS["transpose"](self, axes=_varargs(axes) or None)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Join the axes from `start_dim` to `end_dim`, both included, into one, as in PyTorch."""
+        return OPERATIONS["flatten"](self, start_dim=start_dim, end_dim=end_dim)
+
+    def clone(self) -> Tensor:
+        """A copy in memory of its own, through which gradients flow."""
+        return OPERATIONS["clone"](self)
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
+        """This tensor on `device` and in `dtype`; itself if nothing changes. Gradients flow back through it."""
+        if device is not None and not isinstance(device, str):
+            device, dtype = None, device
+        same = (device is None or device == self.device) and (dtype is None or np.dtype(dtype) == self.dtype)
+        return self if same else OPERATIONS["to"](self, device=device, dtype=dtype)
+
+    # Comparisons have no gradient
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return Tensor(self.data == _unwrap(other))
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return Tensor(self.data != _unwrap(other))
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return Tensor(self.data < _unwrap(other))
+
+    def __le__(self, other: Operand) -> Tensor:
+        return Tensor(self.data <= _unwrap(other))
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return Tensor(self.data > _unwrap(other))
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return Tensor(self.data >= _unwrap(other))
+
+    __hash__ = object.__hash__
+
+
+def _unwrap_index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_unwrap_index(part) for part in index)
+    return index.data if isinstance(index, Tensor) else index
+
+
+def _varargs(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same, as in NumPy."""
+    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
+
+
+def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> Tensor:
+    """Make a tensor from a copy of `data`: a number, nested lists of numbers, an array or a tensor.
+
+    Python floats become float32; an array keeps its dtype unless `dtype` is given. `device` defaults
+    to the default device, an array's own for an array. Raises TypeError for what is not numbers,
+    ValueError for ragged lists, `DeviceError` for a device that cannot be used.
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    if is_array(data) or isinstance(data, np.generic):
+        array = array_module(data).array(data, dtype=dtype, copy=True)
+        device = device or (device_of(data) if is_array(data) else get_device())
+    else:
+        array = np.array(data, dtype=dtype)
+        if dtype is None and array.dtype == np.float64:
+            array = array.astype(np.float32)
+        device = device or get_device()
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"a tensor holds numbers; got {type(data).__name__} of dtype {array.dtype}")
+    return Tensor(to_device(array, device), requires_grad=requires_grad)

@@ -1,0 +1,165 @@
+"""Which array library owns an array, where arrays live, and the random numbers.
+
+Everything above this file asks `array_module(x)` for the library that owns `x` and calls that,
+never `numpy` by name: the same line then runs on NumPy (``"cpu"``) and on CuPy (``"gpu"``,
+``"gpu:1"``, …). CuPy is imported only when somebody asks for a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray: they share an interface, not a base class
+
+
+class DeviceError(RuntimeError):
+    """A device that does not exist or cannot be used, or arrays that live on different devices."""
+
+
+def array_module(array: Array) -> ModuleType:
+    """The library that owns `array`: `numpy`, or `cupy` when the array lives on a GPU."""
+    if isinstance(array, (np.ndarray, np.generic)) or not is_array(array):
+        return np
+    return sys.modules["cupy"]
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of one of the array libraries."""
+    if isinstance(value, np.ndarray):
+        return True
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, cupy.ndarray)
+
+
+def device_of(array: Array) -> str:
+    """``"cpu"``, ``"gpu"`` or ``"gpu:1"``: where `array` lives."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    return _gpu_name(array.device.id)
+
+
+def to_device(array: Array, device: str) -> Array:
+    """`array` on `device`: itself if it is there already, a copy otherwise."""
+    device = check_device(device)
+    if device_of(array) == device:
+        return array
+    if device == "cpu":
+        return array.get()
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(_gpu_index(device)):
+        return cupy.asarray(array)
+
+
+# ---------------------------------------------------------------------------------------------
+# The default device: where new tensors, parameters and random numbers are put
+# ---------------------------------------------------------------------------------------------
+
+class _State(threading.local):
+    device: str | None = None
+
+
+_state = _State()
+_process_device: str | None = None
+
+
+def get_device() -> str:
+    """The default device of this thread: `with device(...)`, else `set_device`, else ``MINIDL_DEVICE``, else the CPU."""
+    if _state.device is not None:
+        return _state.device
+    if _process_device is not None:
+        return _process_device
+    return check_device(os.environ.get("MINIDL_DEVICE") or "cpu")
+
+
+def set_device(name: str) -> None:
+    """Make `name` (``"cpu"``, ``"gpu"`` or ``"gpu:N"``) the default device of the process.
+
+    Raises `DeviceError` if the device does not exist or cannot be used, saying what is missing.
+    """
+    global _process_device
+    _process_device = check_device(name)
+
+
+class device:
+    """``with minidl.device("gpu"):`` new tensors and modules are made on that device inside the block."""
+
+    def __init__(self, name: str):
+        self.name = check_device(name)
+
+    def __enter__(self) -> device:
+        self._outer = _state.device
+        _state.device = self.name
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        _state.device = self._outer
+
+
+def check_device(name: str) -> str:
+    """The canonical spelling of a device that can be used here; `DeviceError` for any other."""
+    if name == "cpu":
+        return name
+    if not isinstance(name, str) or not re.fullmatch(r"gpu(:\d+)?", name):
+        raise DeviceError(f"there is no device {name!r}; write 'cpu', 'gpu' or 'gpu:N' with N the number of the GPU")
+    count = _gpu_count()
+    if _gpu_index(name) >= count:
+        raise DeviceError(f"{name!r} was asked for, but the driver shows {count} GPU(s): gpu:0 to gpu:{count - 1}")
+    return _gpu_name(_gpu_index(name))
+
+
+def _gpu_index(name: str) -> int:
+    return int(name.partition(":")[2] or 0)
+
+
+def _gpu_name(index: int) -> str:
+    return f"gpu:{index}" if index else "gpu"
+
+
+def _gpu_count() -> int:
+    """How many GPUs CuPy can use; `DeviceError` says why there is none, and what to install."""
+    try:
+        import cupy
+    except (ImportError, OSError) as error:
+        raise DeviceError(
+            f"a GPU was asked for, but CuPy cannot be imported ({error}). On a machine with an NVIDIA GPU "
+            "run: pip install 'minidl[gpu]'   Otherwise use the device 'cpu'."
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise DeviceError(
+            f"a GPU was asked for, but CuPy {cupy.__version__} finds none it can use ({error}). "
+            "Check the driver with nvidia-smi, or use the device 'cpu'."
+        ) from None
+    if count == 0:
+        raise DeviceError("a GPU was asked for, but the driver shows none. Use the device 'cpu'.")
+    return count
+
+
+# ---------------------------------------------------------------------------------------------
+# Random numbers: drawn on the CPU and transferred, so that a seed means the same on every device
+# ---------------------------------------------------------------------------------------------
+
+_generator = np.random.default_rng()
+
+
+def manual_seed(seed: int) -> np.random.Generator:
+    """Seed initialisation, dropout and shuffling; returns the generator they draw from.
+
+    The same seed gives bit-identical training on the CPU, whatever the number of threads.
+    """
+    global _generator
+    _generator = np.random.default_rng(seed)
+    return _generator
+
+
+def generator() -> np.random.Generator:
+    """The generator that initialisation, dropout and shuffling draw from."""
+    return _generator

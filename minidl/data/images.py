@@ -1,0 +1,31 @@
+"""Image files, read with Pillow."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+
+def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> np.ndarray:
+    """The image at `path` as gray values in [0, 1], float32 (size, size), its longer side made `size` pixels long.
+
+    A black margin fills the shorter side; `invert` turns dark strokes on a bright ground around first. Raises
+    ModuleNotFoundError naming the extra to install without Pillow, FileNotFoundError, or ValueError for a file that
+    is not an image or is damaged.
+    """
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("reading images needs Pillow; run: pip install 'minidl[images]'") from None
+    try:
+        with Image.open(path) as file:
+            gray = ImageOps.exif_transpose(file).convert("L")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not an image that can be read: {error}") from None
+    if invert:
+        gray = ImageOps.invert(gray)
+    small = ImageOps.pad(gray, (size, size), method=Image.Resampling.BOX, color=0)
+    return np.asarray(small, np.float32) / 255

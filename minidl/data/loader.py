@@ -1,0 +1,158 @@
+"""Batches from a data set, in an order that a seed and the epoch decide, prepared ahead by threads."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+
+import numpy as np
+
+from .. import backend
+from ..autograd import Tensor
+from .dataset import BatchDataset, Dataset
+
+_Batch = tuple[np.ndarray, np.ndarray]  # images (n, C, H, W), labels (n,)
+
+
+class DataLoader:
+    """Iterating over it yields a data set once, as (images, labels): tensors (n, C, H, W) and (n,) on the CPU.
+
+    The arguments that PyTorch has mean what they mean there: batches have `batch_size` images and
+    the last one what is left, unless `drop_last`; `shuffle` draws a new order for each epoch.
+    `num_workers` threads (PyTorch has processes; NumPy does not need them, as it releases the
+    interpreter lock) keep up to `num_workers` · `prefetch_factor` batches ready; 0 prepares each
+    batch when it is asked for. A data set without `fetch` is then read by several threads at once.
+
+    Order and random numbers follow from `seed`, the epoch and the batch alone, whatever
+    `num_workers`; without a `seed`, one is drawn from the generator that `minidl.manual_seed` seeds.
+    An iteration that is left early starts over in the next one; one that ends makes the next an
+    epoch further. `state_dict` and `load_state_dict` go on in the middle of an epoch.
+
+    Raises `ValueError` for a number that is not whole or too small. An exception of the data set
+    reaches the caller as it is, with a note of the batch or sample (from Python 3.11 on).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        prefetch_factor: int = 2,
+        seed: int | None = None,
+    ):
+        self.dataset = dataset
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.shuffle = shuffle
+        self.num_workers = _whole("num_workers", num_workers, 0)
+        self.drop_last = drop_last
+        self.prefetch_factor = _whole("prefetch_factor", prefetch_factor, 1)
+        self.seed = int(backend.generator().integers(2**63)) if seed is None else _whole("seed", seed, 0)
+        self.epoch = 0
+        self._handed_out = 0  # batches of the running epoch
+        self._start = 0  # where the next iteration begins: not at 0 only after load_state_dict
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, count = self.epoch, len(self.dataset)
+        start, self._start = self._start, 0
+        self._handed_out = start
+        order = self._generator(epoch).permutation(count) if self.shuffle else np.arange(count)
+        prepare = functools.partial(self._prepare, order, epoch)
+        batches = range(start, len(self))
+        with closing(_map_ahead(prepare, batches, self.num_workers, self.prefetch_factor)) as prepared:
+            for images, labels in prepared:
+                self._handed_out += 1
+                yield Tensor(images), Tensor(labels)
+        self.epoch, self._handed_out = epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The place reached: the seed, the epoch, and how many of its batches have been handed out."""
+        return {"seed": self.seed, "epoch": self.epoch, "batch": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration go on exactly where `state` was taken, given the same data set and batch size.
+
+        Raises `ValueError`, and changes nothing, for a state that this loader cannot have been in.
+        """
+        if set(state) != {"seed", "epoch", "batch"}:
+            raise ValueError(f"a loader's state has the keys seed, epoch and batch; this one has {sorted(state)}")
+        seed, epoch, batch = (_whole(key, state[key], 0) for key in ("seed", "epoch", "batch"))
+        if batch > len(self):
+            raise ValueError(f"the state says that {batch} batches were handed out, but an epoch has {len(self)}; "
+                             "use the data set and the batch size that it was taken with")
+        self.seed, self.epoch, self._handed_out, self._start = seed, epoch, batch, batch
+
+    def _prepare(self, order: np.ndarray, epoch: int, batch: int) -> _Batch:
+        indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        if not isinstance(self.dataset, BatchDataset):
+            return _fetch_one_by_one(self.dataset, indices)
+        try:
+            return self.dataset.fetch(indices, self._generator(epoch, batch))
+        except Exception as error:
+            samples = np.array2string(indices, threshold=8)
+            _note(error, f"while preparing batch {batch} of epoch {epoch}, samples {samples}")
+            raise
+
+    def _generator(self, *place: int) -> np.random.Generator:
+        """Random numbers for an epoch, or for a batch in it: streams that do not overlap."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=place))
+
+
+def _map_ahead(
+    function: Callable[[int], _Batch], items: Iterable[int], workers: int, prefetch_factor: int
+) -> Generator[_Batch, None, None]:
+    """`map(function, items)`, in order, with up to `workers` · `prefetch_factor` results made ahead by threads."""
+    if workers == 0:
+        yield from map(function, items)
+        return
+    remaining = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="minidl-loader")
+    try:
+        waiting = deque(pool.submit(function, item) for item in islice(remaining, workers * prefetch_factor))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:  # also when the caller leaves early: no thread outlives the iteration
+        pool.shutdown(cancel_futures=True)
+
+
+def _fetch_one_by_one(dataset: Dataset, indices: np.ndarray) -> _Batch:
+    """The images and labels of a data set that knows single samples only, stacked."""
+    images, labels = [], []
+    for index in indices.tolist():
+        try:
+            image, label = dataset[index]
+        except Exception as error:
+            _note(error, f"while reading sample {index}")
+            raise
+        images.append(np.asarray(image))
+        labels.append(label)
+        if images[-1].shape != images[0].shape:
+            raise ValueError(
+                f"sample {index} has the shape {images[-1].shape}, but sample {indices[0]} of the same batch has "
+                f"{images[0].shape}; give all images one size, or use batch_size=1"
+            )
+    return np.stack(images), np.array(labels)
+
+
+def _note(error: Exception, text: str) -> None:
+    if hasattr(error, "add_note"):  # from Python 3.11 on
+        error.add_note(text)
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more")
+    return int(value)

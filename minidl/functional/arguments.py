@@ -1,0 +1,49 @@
+"""What operations ask of their arguments, and what they say when they do not get it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array
+from ..kernels.windows import Windows
+
+
+def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
+    """One whole number for both directions, or (vertical, horizontal); each at least `minimum`."""
+    both = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(both) != 2 or not all(isinstance(v, int) and v >= minimum for v in both):
+        raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; got {value!r}")
+    return both
+
+
+def check_images(operation: str, input: Array) -> Array:
+    """`input` as (N, C, H, W); a single image (C, H, W) becomes a batch of one."""
+    if input.ndim not in (3, 4):
+        raise ValueError(f"{operation}: needs images (N, C, H, W) or one image (C, H, W); got shape {input.shape}")
+    return input if input.ndim == 4 else input[None]
+
+
+def check_same_dtype(operation: str, **arrays: Array | None) -> None:
+    """TypeError unless all arrays have one dtype: matrix products convert nothing silently, as in PyTorch."""
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) > 1:
+        described = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"{operation}: all must have the same dtype, but {described}; convert with x.to(dtype)")
+
+
+def check_reduction(operation: str, reduction: str, count: int) -> None:
+    """`reduction` is a known word, and a mean is not taken over nothing."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{operation}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+    if reduction == "mean" and count == 0:
+        raise ValueError(f"{operation}: the mean loss over an empty batch is undefined; skip empty batches or use reduction='sum'")
+
+
+def check_fits(operation: str, input: Array, windows: Windows) -> None:
+    """The (dilated) kernel fits into the padded image."""
+    for size, reach, (before, after) in zip(input.shape[-2:], windows.reach, windows.padding):
+        if size + before + after < reach:
+            raise ValueError(
+                f"{operation}: kernel {windows.kernel} with dilation {windows.dilation} is larger than the padded input: "
+                f"{tuple(input.shape[-2:])} padded by {windows.padding}"
+            )

@@ -1,0 +1,98 @@
+"""Arithmetic, elementwise: what stands behind + − · / ** and the methods of a tensor.
+
+g is ∂L/∂value. Where an input was broadcast, autograd sums its gradient back to the input's shape.
+"""
+
+from __future__ import annotations
+
+from ..autograd import differentiable
+from ..backend import array_module, device_of, is_array, to_device
+
+
+@differentiable
+def add(a, b):
+    """a + b     ∂L/∂a = g     ∂L/∂b = g"""
+    return a + b, (lambda g: g, lambda g: g)
+
+
+@differentiable
+def sub(a, b):
+    """a − b     ∂L/∂a = g     ∂L/∂b = −g"""
+    return a - b, (lambda g: g, lambda g: -g)
+
+
+@differentiable
+def mul(a, b):
+    """a · b     ∂L/∂a = g b     ∂L/∂b = g a"""
+    return a * b, (lambda g: g * b, lambda g: g * a)
+
+
+@differentiable
+def div(a, b):
+    """a / b     ∂L/∂a = g / b     ∂L/∂b = −g a / b²"""
+    return a / b, (lambda g: g / b, lambda g: -g * a / (b * b))
+
+
+@differentiable
+def pow(a, b):
+    """aᵇ     ∂L/∂a = g b aᵇ⁻¹, and 0 where b = 0     ∂L/∂b = g aᵇ ln a, and 0 where a = 0"""
+    xp = array_module(a) if is_array(a) else array_module(b)
+    y = a ** b
+
+    def base_gradient(g):
+        constant = xp.asarray(b) == 0
+        exponent = xp.where(constant, 1, xp.asarray(b) - 1).astype(y.dtype)  # 0⁻¹ never arises
+        return g * (xp.where(constant, 0, b).astype(y.dtype) * a ** exponent)
+
+    def exponent_gradient(g):
+        base = xp.where(xp.asarray(a) == 0, 1, a).astype(y.dtype)  # y = 0 there, and ln 1 = 0
+        return g * (y * xp.log(base))
+
+    return y, (base_gradient, exponent_gradient)
+
+
+@differentiable
+def neg(x):
+    """−x     ∂L/∂x = −g"""
+    return -x, (lambda g: -g,)
+
+
+@differentiable
+def abs(x):
+    """|x|     ∂L/∂x = g sign(x), with sign(0) = 0"""
+    xp = array_module(x)
+    return xp.abs(x), (lambda g: g * xp.sign(x),)
+
+
+@differentiable
+def exp(x):
+    """eˣ     ∂L/∂x = g eˣ"""
+    y = array_module(x).exp(x)
+    return y, (lambda g: g * y,)
+
+
+@differentiable
+def log(x):
+    """ln x     ∂L/∂x = g / x"""
+    return array_module(x).log(x), (lambda g: g / x,)
+
+
+@differentiable
+def sqrt(x):
+    """√x     ∂L/∂x = g / (2 √x)"""
+    y = array_module(x).sqrt(x)
+    return y, (lambda g: g / (2 * y),)
+
+
+@differentiable
+def clone(x):
+    """x, in memory of its own     ∂L/∂x = g"""
+    return x.copy(), (lambda g: g,)
+
+
+@differentiable
+def to(x, *, device=None, dtype=None):
+    """x on another device or in another dtype     ∂L/∂x = g, brought back to where x is"""
+    home, kind = device_of(x), x.dtype
+    y = x if dtype is None else x.astype(dtype)
+    return to_device(y, device or home), (lambda g: to_device(g, home).astype(kind, copy=False),)

@@ -1,0 +1,214 @@
+"""Loss functions. Claims D1, D2, D4.
+
+Each first gives one loss a sample; `reduction` then takes their ``"mean"`` (the default), their
+``"sum"``, or ``"none"`` of both.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+from ..autograd import differentiable, sum_to_shape
+from ..backend import Array, array_module, is_array
+from .arguments import check_reduction, check_same_dtype
+
+
+@differentiable
+def cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+):
+    """L = −Σⱼ yⱼ log aⱼ with a = softmax(z)     ∂L/∂z = a Σⱼ yⱼ − y, which is a − y for one-hot y
+
+    Minimising it is minimising the negative log-likelihood of the softmax (claims D1, D4). `input`: logits z
+    (N, C), (C) or (N, C, …); `target`: class indices (N), () or (N, …), or probabilities of the input's shape. `weight` (C)
+    scales each class; a mean over indices then divides by the sum of the weights. Samples labelled `ignore_index` do
+    not count; `label_smoothing` ε mixes ε/C into y.
+    Raises ValueError for labels out of range, shapes that do not fit or a mean over no samples, TypeError for labels
+    that are not whole numbers.
+    """
+    xp = array_module(input)
+    z = _class_axis_second("cross_entropy", input)
+    y, count = _target_shares("cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing)
+    shifted = z - z.max(axis=1, keepdims=True) if z.size else z
+    log_a = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    losses = -(y * xp.where(y == 0, 0, log_a)).sum(axis=1)
+    value, share = _reduce(losses, reduction, count, input.shape)
+
+    def gradient(g):
+        return (share(g) * (xp.exp(log_a) * y.sum(axis=1, keepdims=True) - y)).reshape(input.shape)
+
+    return value, (gradient, None)
+
+
+@differentiable
+def nll_loss(
+    input: Array, target: Array, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+):
+    """L = −Σⱼ yⱼ xⱼ with y one-hot     ∂L/∂x = −y
+
+    The negative log-likelihood of log-probabilities `input` (N, C), (C) or (N, C, …), as `log_softmax` gives them;
+    `target`, `weight`, `ignore_index` and errors as in `cross_entropy`, with class indices only.
+    """
+    xp = array_module(input)
+    if is_array(target) and target.dtype.kind == "f":
+        raise TypeError(f"nll_loss: labels must be whole numbers; got dtype {target.dtype}")
+    x = _class_axis_second("nll_loss", input)
+    y, count = _target_shares("nll_loss", input, target, weight, ignore_index, reduction, 0.0)
+    losses = -(y * xp.where(y == 0, 0, x)).sum(axis=1)
+    value, share = _reduce(losses, reduction, count, input.shape)
+    return value, (lambda g: (share(g) * -y).reshape(input.shape), None)
+
+
+@differentiable
+def binary_cross_entropy(input: Array, target: Array, weight: Array | None = None, *, reduction: str = "mean"):
+    """L = −(y log p + (1 − y) log(1 − p))     ∂L/∂p = (p − y) / (p (1 − p))
+
+    `input` p in [0, 1] and `target` y of one shape; each logarithm is at least −100, as in PyTorch, so that p = 0 and
+    p = 1 stay finite. `weight` scales the losses. The slide lacks the minus sign over both terms (errata).
+    Raises ValueError for p outside [0, 1], shapes that differ or a mean over no samples.
+    """
+    xp = array_module(input)
+    _check_pair("binary_cross_entropy", input, target, reduction)
+    if input.size and not (0 <= input.min() and input.max() <= 1):
+        raise ValueError(f"binary_cross_entropy: input holds probabilities in [0, 1]; got {input.min()} to {input.max()}. "
+                         "For logits use binary_cross_entropy_with_logits")
+    scale = 1.0 if weight is None else weight
+    losses = -(target * _clamped_log(xp, input) + (1 - target) * _clamped_log(xp, 1 - input)) * scale
+    value, share = _reduce(losses, reduction, losses.size)
+    return value, (lambda g: share(g) * scale * (input - target) / xp.maximum(input * (1 - input), 1e-12), None)
+
+
+@differentiable
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+):
+    """L = −(y log σ(z) + (1 − y) log(1 − σ(z)))     ∂L/∂z = σ(z) − y: the σ′ cancels (claim D2)
+
+    `input` z and `target` y of one shape; written with log(1 + e^{−|z|}), which is exact at logits of ±1000.
+    `weight` scales the losses, `pos_weight` the first term. Raises ValueError for shapes that differ or a mean over
+    no samples.
+    """
+    xp = array_module(input)
+    _check_pair("binary_cross_entropy_with_logits", input, target, reduction)
+    scale = 1.0 if weight is None else weight
+    gain = 1.0 if pos_weight is None else 1 + (pos_weight - 1) * target
+    e = xp.exp(-xp.abs(input))
+    log_sigmoid = -(xp.log1p(e) + xp.maximum(-input, 0))
+    losses = ((1 - target) * input - gain * log_sigmoid) * scale
+    value, share = _reduce(losses, reduction, losses.size)
+
+    def gradient(g):
+        one_minus_sigmoid = xp.where(input >= 0, e, 1) / (1 + e)
+        return share(g) * scale * ((1 - target) - gain * one_minus_sigmoid)
+
+    return value, (gradient, None)
+
+
+@differentiable
+def mse_loss(input: Array, target: Array, *, reduction: str = "mean"):
+    """L = (x − y)²     ∂L/∂x = 2 (x − y)     ∂L/∂y = −2 (x − y)
+
+    `input` and `target` of one shape; others broadcast with a warning, since that is rarely meant.
+    Raises ValueError for a mean over no samples.
+    """
+    if input.shape != target.shape:
+        warnings.warn(f"mse_loss: input {input.shape} and target {target.shape} differ and are broadcast; "
+                      "make their shapes equal", stacklevel=3)
+    difference = input - target
+    check_reduction("mse_loss", reduction, difference.size)
+    value, share = _reduce(difference * difference, reduction, difference.size)
+
+    def toward(operand, sign):
+        return lambda g: sum_to_shape((sign * 2) * share(g) * difference, operand)
+
+    return value, (toward(input.shape, 1), toward(target.shape, -1))
+
+
+def _class_axis_second(operation: str, input: Array) -> Array:
+    """(C) → (1, C, 1), (N, C) → (N, C, 1), (N, C, d₁, …) → (N, C, d₁·…): one row of classes a sample."""
+    if input.ndim == 0:
+        raise ValueError(f"{operation}: input must be (N, C), (C) or (N, C, ...); got a single number")
+    if input.ndim == 1:
+        return input[None, :, None]
+    n, c, *rest = input.shape
+    return input.reshape(n, c, math.prod(rest))
+
+
+def _target_shares(
+    operation: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float
+) -> tuple[Array, Array | float]:
+    """Class indices or probabilities as the shares y (N, C, D) of the sum −Σ y log a, and what a mean divides by."""
+    xp = array_module(input)
+    classes = input.shape[0] if input.ndim == 1 else input.shape[1]
+    samples = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
+    flat = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{operation}: weight must have shape ({classes},), one value a class; got {weight.shape}")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{operation}: label_smoothing is a share between 0 and 1; got {smoothing}")
+    check_reduction(operation, reduction, math.prod(samples))
+    if target.dtype.kind == "f" and target.shape == input.shape:
+        check_same_dtype(operation, input=input, target=target)
+        y, count = _class_axis_second(operation, target), float(math.prod(samples))
+        if smoothing:
+            y = y * (1 - smoothing) + smoothing / classes
+        return (y if weight is None else y * weight[:, None]), count
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"{operation}: labels must be whole numbers (or, in cross_entropy, probabilities of shape "
+                        f"{input.shape}); got dtype {target.dtype} and shape {target.shape}")
+    if target.shape != samples:
+        raise ValueError(f"{operation}: target must have shape {samples} for an input of shape {input.shape}; got {target.shape}")
+    counted = target != ignore_index
+    wrong = target[counted & ((target < 0) | (target >= classes))]
+    if wrong.size:
+        raise ValueError(f"{operation}: label {wrong[0]} is out of range; with {classes} classes labels are 0 to {classes - 1}")
+    labels, counted = target.reshape(flat), counted.reshape(flat)
+    chosen = (labels[:, None] == xp.arange(classes)[:, None]) & counted[:, None]
+    y = chosen.astype(input.dtype)
+    if smoothing:
+        y = (y * (1 - smoothing) + smoothing / classes) * counted[:, None]
+    if weight is not None:
+        y = y * weight[:, None]
+        count = (chosen * weight[:, None]).sum()
+    else:
+        count = counted.sum()
+    if reduction == "mean" and not count > 0:
+        raise ValueError(f"{operation}: the mean loss is undefined: every label is ignore_index={ignore_index} or has weight 0")
+    return y.astype(input.dtype, copy=False), count
+
+
+def _reduce(losses: Array, reduction: str, count: Array | float, classes_of: tuple[int, ...] | None = None):
+    """The reduced loss, and the function that turns g = ∂L/∂value into the gradient of each of `losses`.
+
+    `classes_of`: the shape of an input with a class axis, for which `losses` is (N, D).
+    """
+    if reduction == "none":
+        if classes_of is None:
+            return losses, lambda g: g
+        samples = classes_of[:1] * (len(classes_of) > 1) + classes_of[2:]
+        return losses.reshape(samples), lambda g: g.reshape(losses.shape)[:, None]
+    scale = 1.0 if reduction == "sum" else 1.0 / float(count)
+    return losses.sum() * scale, lambda g: g * scale
+
+
+def _check_pair(operation: str, input: Array, target: Array, reduction: str) -> None:
+    if input.shape != target.shape:
+        raise ValueError(f"{operation}: input {input.shape} and target {target.shape} must have the same shape")
+    check_same_dtype(operation, input=input, target=target)
+    check_reduction(operation, reduction, input.size)
+
+
+def _clamped_log(xp, p: Array) -> Array:
+    return xp.maximum(xp.log(xp.where(p > 0, p, 1)) + xp.where(p > 0, 0, -100), -100)

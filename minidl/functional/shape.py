@@ -1,0 +1,158 @@
+"""Rearranging without arithmetic: each gradient puts every number back where it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..autograd import Tensor, differentiable
+from ..backend import array_module, is_array
+
+
+@differentiable
+def reshape(x, *, shape):
+    """The same values in another shape     ∂L/∂x = g in the shape of x"""
+    before = x.shape
+    return x.reshape(shape), (lambda g: g.reshape(before),)
+
+
+@differentiable
+def flatten(x, *, start_dim=0, end_dim=-1):
+    """The axes from `start_dim` to `end_dim` joined into one     ∂L/∂x = g in the shape of x"""
+    before, dims = x.shape, max(x.ndim, 1)
+    if not (-dims <= start_dim < dims and -dims <= end_dim < dims and start_dim % dims <= end_dim % dims):
+        raise ValueError(f"flatten: cannot join axes {start_dim} to {end_dim} of a tensor of shape {before}")
+    start, stop = start_dim % dims, end_dim % dims + 1
+    return x.reshape(before[:start] + (math.prod(before[start:stop]),) + before[stop:]), (lambda g: g.reshape(before),)
+
+
+@differentiable
+def transpose(x, *, axes=None):
+    """The axes in another order, reversed by default     ∂L/∂x = g with the axes put back"""
+    axes = tuple(range(x.ndim))[::-1] if axes is None else tuple(a % x.ndim for a in axes)
+    inverse = sorted(range(x.ndim), key=axes.__getitem__)
+    return x.transpose(axes), (lambda g: g.transpose(inverse),)
+
+
+@differentiable
+def getitem(x, *, index):
+    """x[index]     ∂L/∂x = g at the chosen places, summed where a place was chosen more than once, 0 elsewhere"""
+    xp, shape = array_module(x), x.shape
+    plain = not any(is_array(part) or isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
+
+    def gradient(g):
+        whole = xp.zeros(shape, g.dtype)
+        if plain:
+            whole[index] = g
+        else:
+            xp.add.at(whole, index, g)
+        return whole
+
+    return x[index], (gradient,)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along `dim`; they agree in all other sizes. Inception modules join their branches so.
+
+    Raises ValueError for no tensors or sizes that differ elsewhere.
+    """
+    if not tensors:
+        raise ValueError("cat: needs at least one tensor; got none")
+    return concatenate(*tensors, dim=dim)
+
+
+@differentiable
+def concatenate(*arrays, dim):
+    """[x₁, x₂, …] side by side     ∂L/∂xᵢ = the part of g where xᵢ stands"""
+    first = arrays[0].shape
+    for array in arrays:
+        if array.ndim != len(first) or any(a != b for i, (a, b) in enumerate(zip(array.shape, first)) if i != dim % len(first)):
+            raise ValueError(f"cat: along dim {dim} all other sizes must agree; got shapes {[x.shape for x in arrays]}")
+    ends, part = [], [slice(None)] * len(first)
+    for array in arrays:
+        ends.append((ends[-1] if ends else 0) + array.shape[dim])
+
+    def gradient(index):
+        place = part.copy()
+        place[dim] = slice(ends[index] - arrays[index].shape[dim], ends[index])
+        place = tuple(place)
+        return lambda g: g[place]
+
+    return array_module(arrays[0]).concatenate(arrays, axis=dim), tuple(gradient(i) for i in range(len(arrays)))
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Pad the last axes, PyTorch's order: (left, right, top, bottom, …), the last axis first.
+
+    `mode`: ``"constant"`` (with `value`, default 0; negative amounts crop), ``"reflect"`` (without
+    repeating the edge), ``"replicate"`` or ``"circular"``. Raises ValueError for an odd number of
+    amounts, more amounts than axes, or more padding than the mode can fill from the input.
+    """
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise ValueError(f"pad: needs (before, after) for at most {input.ndim} axes, last axis first; got {tuple(pad)}")
+    if mode not in ("constant", *_SOURCES):
+        raise ValueError(f"pad: there is no mode {mode!r}; choose from {['constant', *_SOURCES]}")
+    if mode != "constant" and value is not None:
+        raise ValueError(f"pad: value={value} goes with mode='constant', not with {mode!r}")
+    amounts = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    for axis, (before, after) in enumerate(amounts):
+        if input.shape[axis] + min(before, 0) + min(after, 0) < 0:
+            raise ValueError(f"pad: cannot crop ({before}, {after}) from axis {axis} of size {input.shape[axis]}")
+    if mode == "constant":
+        return pad_constant(input, amounts=amounts, value=value or 0.0)
+    return pad_from_input(input, amounts=amounts, mode=mode)
+
+
+@differentiable
+def pad_constant(x, *, amounts, value):
+    """x in a frame of one value     ∂L/∂x = g without the frame"""
+    xp = array_module(x)
+    grown = tuple(slice(max(before, 0), max(before, 0) + n + min(before, 0) + min(after, 0))
+                  for n, (before, after) in zip(x.shape, amounts))
+    cropped = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, amounts))
+    y = xp.full([n + before + after for n, (before, after) in zip(x.shape, amounts)], value, x.dtype)
+    y[grown] = x[cropped]
+    shape = x.shape
+
+    def gradient(g):
+        dx = xp.zeros(shape, g.dtype)
+        dx[cropped] = g[grown]
+        return dx
+
+    return y, (gradient,)
+
+
+_SOURCES = {
+    "reflect": lambda i, n: n - 1 - abs((n - 1) - abs(i)),
+    "replicate": lambda i, n: min(max(i, 0), n - 1),
+    "circular": lambda i, n: i % n,
+}
+"""Which index of an axis of n values fills the place i, for i from −before to n + after − 1."""
+
+
+@differentiable
+def pad_from_input(x, *, amounts, mode):
+    """y[i] = x[source(i)] along each axis     ∂L/∂x[j] = Σ g[i] over all i with source(i) = j"""
+    xp = array_module(x)
+    sources = {}
+    for axis, (before, after) in enumerate(amounts):
+        n = x.shape[axis]
+        if min(before, after) < 0 or max(before, after) > {"reflect": n - 1, "circular": n}.get(mode, before + after):
+            raise ValueError(f"pad: mode {mode!r} cannot fill ({before}, {after}) around axis {axis} of size {n}")
+        if before or after:
+            sources[axis] = [_SOURCES[mode](i, n) for i in range(-before, n + after)]
+    y, shapes = x, {}
+    for axis, source in sources.items():
+        shapes[axis] = y.shape
+        y = y.take(xp.asarray(source), axis=axis)
+
+    def gradient(g):
+        for axis in reversed(sources):
+            inner = xp.zeros(shapes[axis], g.dtype)
+            before = (slice(None),) * axis
+            for place, source in enumerate(sources[axis]):
+                inner[before + (source,)] += g[before + (place,)]
+            g = inner
+        return g
+
+    return y, (gradient,)

@@ -1,0 +1,13 @@
+"""Arrays in, arrays out, no autograd: what must be fast. `cpu` and `gpu` are two rooms with the same doors."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from ..backend import Array, device_of
+
+
+def kernels_of(array: Array) -> ModuleType:
+    """The kernels for the device on which `array` lives."""
+    return importlib.import_module(f"{__name__}.{device_of(array).partition(':')[0]}")

@@ -1,0 +1,28 @@
+"""Matrix products, cut into fixed pieces and spread over the thread pool."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .threads import parallel
+
+PIECE_PRODUCTS = 1 << 22
+"""Multiply-adds in a piece: below this a thread costs more than it saves."""
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a (…, M, K) · b (…, K, N) → (…, M, N), broadcasting the leading axes as NumPy does."""
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    y = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n), np.result_type(a, b))
+    pieces = max(1, min(y.size * k // PIECE_PRODUCTS, 16))
+    longer = max(m, n)
+    cuts = [longer * i // pieces for i in range(pieces + 1)]
+
+    def multiply(start: int, stop: int) -> None:
+        if m >= n:
+            np.matmul(a[..., start:stop, :], b, out=y[..., start:stop, :])
+        else:
+            np.matmul(a, b[..., start:stop], out=y[..., start:stop])
+
+    parallel(multiply, zip(cuts, cuts[1:]))
+    return y

@@ -1,0 +1,100 @@
+"""One thread pool for all kernels, and BLAS held to one thread while it works.
+
+Work is cut by its shape alone, never by the number of threads, so that results are bit-identical
+with any number of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import threadpoolctl
+
+
+def _available_processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+_num_threads = int(os.environ.get("MINIDL_NUM_THREADS") or _available_processors())
+
+
+def get_num_threads() -> int:
+    """How many threads the CPU kernels use: ``MINIDL_NUM_THREADS``, else the processors available."""
+    return _num_threads
+
+
+def set_num_threads(number: int) -> None:
+    """Use `number` threads in the CPU kernels. Results do not depend on it. Raises ValueError below 1."""
+    global _num_threads
+    if number < 1:
+        raise ValueError(f"set_num_threads: needs at least 1 thread; got {number}")
+    _num_threads = number
+
+
+def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]]) -> None:
+    """Call ``function(*task)`` for every task, spread over the pool; the first exception is raised here."""
+    tasks = list(tasks)
+    helpers = min(_num_threads, len(tasks)) - 1
+    with single_threaded_blas():
+        if helpers < 1:
+            for task in tasks:
+                function(*task)
+            return
+        queue = iter(tasks)  # taking the next item of a list iterator is atomic
+
+        def work() -> None:
+            for task in queue:
+                function(*task)
+
+        futures = [_pool(_num_threads - 1).submit(work) for _ in range(helpers)]
+        try:
+            work()
+        finally:
+            errors = [future.exception() for future in futures]
+        for error in errors:
+            if error is not None:
+                raise error
+
+
+@cache
+def _pool(size: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(size, thread_name_prefix="minidl")
+
+
+@cache
+def _blas_libraries() -> list[Any]:
+    return [lib for lib in threadpoolctl.ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+
+
+_holding = threading.Lock()
+_holders = 0
+_threads_before: list[int] = []
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold BLAS to one thread; the last of all concurrent holders restores what was set before."""
+    global _holders, _threads_before
+    with _holding:
+        _holders += 1
+        if _holders == 1:
+            _threads_before = [library.num_threads for library in _blas_libraries()]
+            for library in _blas_libraries():
+                library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _holding:
+            _holders -= 1
+            if _holders == 0:
+                for library, number in zip(_blas_libraries(), _threads_before):
+                    library.set_num_threads(number)

@@ -1,0 +1,79 @@
+"""Windows sliding over images, and im2col: the geometry that convolution and pooling share.
+
+Written for any array library. Each *tap* of a window (one kernel offset) reads a strided rectangle
+of the image and serves a rectangle of outputs; what would be read outside the image is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..backend import Array, array_module
+
+
+class Windows(NamedTuple):
+    """How a window slides: all pairs are (vertical, horizontal), padding is ((top, bottom), (left, right))."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The rows and columns that one dilated window spans."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """How many windows fit into an image of `size` = (H, W)."""
+        (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding
+        return (h + top + bottom - rh) // sh + 1, (w + left + right - rw) // sw + 1
+
+    def strip(self, rows: slice, height: int) -> tuple[slice, Windows]:
+        """The rows of an image of `height` that the output `rows` read, and how the windows slide over those alone."""
+        (reach, _), (stride, _), ((top, _), sides) = self.reach, self.stride, self.padding
+        first, last = rows.start * stride - top, (rows.stop - 1) * stride - top + reach
+        inside = slice(min(max(first, 0), height), max(min(last, height), 0))
+        return inside, self._replace(padding=((inside.start - first, last - inside.stop), sides))
+
+    def taps(self, size: tuple[int, int]) -> Iterator[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
+        """For each kernel offset (kh, kw): the index of the outputs it serves, that of the pixels of an image of
+        `size` = (H, W) they read; both for arrays (…, H, W)."""
+        out = self.output_size(size)
+        rows, columns = (
+            list(_axis_taps(size[a], out[a], self.kernel[a], self.stride[a], self.dilation[a], self.padding[a][0]))
+            for a in (0, 1)
+        )
+        for kh, out_rows, in_rows in rows:
+            for kw, out_columns, in_columns in columns:
+                yield kh, kw, (..., out_rows, out_columns), (..., in_rows, in_columns)
+
+
+def _axis_taps(size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> Iterator[tuple[int, slice, slice]]:
+    for k in range(kernel):
+        offset = k * dilation - before  # the pixel that output 0 reads
+        first = max(0, -(offset // stride))
+        last = min(out, (size - 1 - offset) // stride + 1)
+        if first < last:
+            start = offset + first * stride
+            yield k, slice(first, last), slice(start, offset + (last - 1) * stride + 1, stride)
+
+
+def im2col(x: Array, windows: Windows) -> Array:
+    """Every window of the images as a column: (N, C, H, W) → (N, C, KH, KW, OH, OW), zero outside the image."""
+    (n, c, *size), (kh, kw) = x.shape, windows.kernel
+    columns = array_module(x).zeros((n, c, kh, kw, *windows.output_size(size)), x.dtype)
+    for i, j, outputs, pixels in windows.taps(size):
+        columns[:, :, i, j][outputs] = x[pixels]
+    return columns
+
+
+def col2im(columns: Array, size: tuple[int, int], windows: Windows) -> Array:
+    """The adjoint of `im2col`: each column entry added back to its pixel, (N, C, KH, KW, OH, OW) → (N, C, H, W)."""
+    n, c = columns.shape[:2]
+    x = array_module(columns).zeros((n, c, *size), columns.dtype)
+    for i, j, outputs, pixels in windows.taps(size):
+        x[pixels] += columns[:, :, i, j][outputs]
+    return x

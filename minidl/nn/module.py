@@ -1,0 +1,254 @@
+"""Module: a part of a network that owns parameters and other modules, and the containers of modules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ..autograd import Tensor
+from ..backend import Array, device_of, get_device, to_device
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: a leaf that needs a gradient, found by `Module.parameters`."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Tensor | Array, requires_grad: bool = True):
+        super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+class Module:
+    """The base of all layers and networks. Assign parameters and modules as attributes; write `forward`.
+
+    As in PyTorch: `module(x)` calls `forward(x)`, and names in `state_dict` are attribute paths such
+    as ``"features.0.weight"``.
+    """
+
+    training: bool = True
+    _buffer_names: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Parameters, buffers and modules are attributes that only their assignment declares."""
+
+    def forward(self, *inputs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} has no forward(); define what it computes from its input")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    # What it owns
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """State that is saved and moved with the module but not learned, such as running statistics."""
+        self._buffer_names = (*self._buffer_names, name)
+        setattr(self, name, tensor)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside this one, in the order of assignment."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def children(self) -> Iterator[Module]:
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each with its path."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their paths; one that is used in several places comes once."""
+        seen: set[Parameter] = set()
+        for name, value in self._named_state(lambda module: module._own_parameters()):
+            if value not in seen:
+                seen.add(value)
+                yield name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        return self._named_state(lambda module: module._own_buffers())
+
+    def buffers(self) -> Iterator[Tensor]:
+        return (buffer for _, buffer in self.named_buffers())
+
+    def _own_parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+
+    def _own_buffers(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._buffer_names if getattr(self, name) is not None}
+
+    def _named_state(self, own: Callable[[Module], dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+        for path, module in self.named_modules():
+            for name, value in own(module).items():
+                yield f"{path}.{name}" if path else name, value
+
+    # Saving and loading
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by name, sharing memory with the module; the keys are PyTorch's."""
+        state = self._named_state(lambda module: module._own_parameters() | module._own_buffers())
+        return {name: value.detach() for name, value in state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values by name into the parameters and buffers.
+
+        Raises ValueError naming all keys that are missing, unexpected or of another shape, before anything
+        is changed; with `strict=False` missing and unexpected keys are passed over.
+        """
+        own = self.state_dict()
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in own if name not in state_dict]
+            problems += [f"unexpected: {name}" for name in state_dict if name not in own]
+        values = {name: _array(state_dict[name]) for name in own if name in state_dict}
+        problems += [f"{name} has shape {value.shape}, the model's has {own[name].shape}"
+                     for name, value in values.items() if value.shape != own[name].shape]
+        if problems:
+            raise ValueError(f"the state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+        for name, value in values.items():
+            target = own[name]
+            target.copy_(to_device(value, target.device))
+
+    # Modes, devices, gradients
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training mode for this module and all below it: dropout drops, batch norm uses the batch."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Evaluation mode: `train(False)`."""
+        return self.train(False)
+
+    def to(self: Self, device: str | None = None, dtype: Any = None) -> Self:
+        """Move all parameters and buffers to `device` and convert the floating-point ones to `dtype`, in place."""
+        if device is not None and not isinstance(device, str):
+            device, dtype = None, device
+        for tensor in (*self.parameters(), *self.buffers()):
+            for holder in (tensor, tensor.grad):
+                if holder is not None:
+                    array = to_device(holder.data, device or device_of(holder.data))
+                    holder.data = array.astype(dtype, copy=False) if dtype and array.dtype.kind == "f" else array
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: `.grad` becomes None."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or unfreeze all parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def apply(self: Self, function: Callable[[Module], None]) -> Self:
+        """Call `function` on every module, children first."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # How it prints
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, those at their default left out."""
+        shown = []
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            value = getattr(self, name, None)
+            variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if name == "self" or variadic or isinstance(value, (Module, Tensor)) and not isinstance(parameter.default, bool):
+                continue
+            if isinstance(parameter.default, bool):
+                value = value is not None if not isinstance(value, bool) else value
+            if parameter.default is parameter.empty:
+                shown.append(repr(value))
+            elif value != parameter.default:
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)
+
+    def __repr__(self) -> str:
+        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        body = "\n  " + "\n  ".join(children) + "\n" if children else self.extra_repr()
+        return f"{type(self).__name__}({body})"
+
+
+class Sequential(Module):
+    """Modules applied one after the other; takes modules, or one dict of names to modules."""
+
+    def __init__(self, *modules: Any):
+        named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else dict(enumerate(modules))
+        for name, module in named.items():
+            _add(self, str(name), module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int | slice) -> Any:
+        children = list(self.named_children())
+        return Sequential(dict(children[index])) if isinstance(index, slice) else children[index][1]
+
+    def append(self, module: Module) -> Sequential:
+        _add(self, str(len(self)), module)
+        return self
+
+
+class ModuleList(Module):
+    """A list whose modules are found by `parameters` and `state_dict`."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> ModuleList:
+        _add(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+
+def _add(container: Module, name: str, module: Any) -> None:
+    if not isinstance(module, Module):
+        raise TypeError(f"{type(container).__name__} holds modules; got {type(module).__name__} for {name!r}")
+    setattr(container, name, module)
+
+
+def _array(value: Any) -> Array:
+    return value.data if isinstance(value, Tensor) else np.asarray(value)
+
+
+def new_parameter(*shape: int) -> Parameter:
+    """A float32 parameter on the default device, to be filled by an initialiser."""
+    return Parameter(to_device(np.zeros(shape, np.float32), get_device()))

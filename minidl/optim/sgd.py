@@ -1,0 +1,108 @@
+"""Stochastic gradient descent, with momentum, weight decay and Nesterov's look-ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import Array, array_module, device_of
+from .optimizer import Optimizer, Params
+
+_BLOCK = 2**16
+"""Entries updated at a time on the CPU: large arrays then pass through the cache once, not once an operation."""
+
+
+class SGD(Optimizer):
+    """Steps against the gradient g = ∂L/∂w of the loss, as `torch.optim.SGD`::
+
+        g ← g + λ w                 λ = weight_decay: the gradient of ½ λ ‖w‖²
+        v ← μ v + (1 − τ) g         μ = momentum, τ = dampening; v = g in the first step
+        d = v                       or, with nesterov, d = g + μ v
+        w ← w − η d                 η = lr
+
+    The AlexNet paper, and Caffe with which VGG and ResNet were trained, put η into the velocity, v ← μ v − η g
+    and w ← w + v: the same until η changes, and from then on here the new η scales all of v, there only the new g.
+
+    A parameter whose `.grad` is None is left alone. The velocity is saved as ``"momentum_buffer"``.
+    Raises ValueError for a negative `lr`, `momentum` or `weight_decay`, for `nesterov` without
+    momentum or with dampening, and what `Optimizer` raises.
+
+    Nesterov: Sutskever et al., *On the importance of initialization and momentum in deep learning*, 2013.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+        }
+        _check_options(defaults)
+        super().__init__(params, defaults)
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        if isinstance(group, dict):
+            _check_options({**self.defaults, **group})
+        super().add_param_group(group)
+
+    def step(self) -> None:
+        """Update, in place, every parameter that has a gradient."""
+        for group in self.param_groups:
+            # Python floats: a NumPy scalar would promote float32 arithmetic to float64.
+            lr, momentum, dampening = float(group["lr"]), float(group["momentum"]), float(group["dampening"])
+            weight_decay, nesterov = float(group["weight_decay"]), group["nesterov"]
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                w, g, v, tau = param.data, param.grad.data, None, dampening
+                if momentum:
+                    state = self.state[param]
+                    v = state.get("momentum_buffer")
+                    if v is None:
+                        v = state["momentum_buffer"] = array_module(w).zeros_like(w)
+                        tau = 0.0  # the first velocity is μ 0 + g
+                if w.size <= _BLOCK or device_of(w) != "cpu":
+                    _update(w, g, v, lr, momentum, tau, weight_decay, nesterov)
+                else:
+                    rows = max(1, _BLOCK * len(w) // w.size)
+                    for start in range(0, len(w), rows):
+                        block = slice(start, start + rows)
+                        _update(w[block], g[block], None if v is None else v[block],
+                                lr, momentum, tau, weight_decay, nesterov)
+                param.bump_version()
+
+
+def _update(w: Array, g: Array, v: Array | None, lr: float, momentum: float, tau: float, weight_decay: float,
+            nesterov: bool) -> None:
+    """The formula of `SGD`, writing to w and v only; no velocity is v = None."""
+    if weight_decay:
+        decayed = weight_decay * w
+        decayed += g
+        g = decayed
+    if v is not None:
+        v *= momentum
+        v += (1.0 - tau) * g if tau else g
+        if nesterov:
+            ahead = momentum * v
+            ahead += g
+            g = ahead
+        else:
+            g = v
+    w -= lr * g
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    for name in ("lr", "momentum", "weight_decay"):
+        if not options[name] >= 0.0:
+            raise ValueError(f"{name} must be a number ≥ 0; got {options[name]}")
+    if options["nesterov"] and (options["momentum"] == 0.0 or options["dampening"] != 0.0):
+        raise ValueError(f"nesterov=True needs momentum > 0 and dampening = 0; got momentum={options['momentum']} "
+                         f"and dampening={options['dampening']}")

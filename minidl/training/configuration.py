@@ -1,0 +1,73 @@
+"""Everything that decides how a run ends, as a small JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..io import write_atomically
+
+SCHEDULES = ("one_cycle", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a run trains, on what, and how; with the seed it determines the weights to the last bit.
+
+    `data` is a name that `minidl.data.open_dataset` knows. Raises ValueError for a value out of its range.
+    """
+
+    model: str
+    data: str
+    input_size: int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    shift: int
+    seed: int
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, low in (("input_size", 1), ("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise ValueError(f"{name} must be a whole number of at least {low}; got {value!r}")
+        for name in ("lr", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a number ≥ 0; got {value!r}")
+        for name in ("model", "data"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a name; got {getattr(self, name)!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        if not isinstance(self.model_options, dict):
+            raise ValueError(f"model_options must map names to values; got {self.model_options!r}")
+
+    def write(self, path: Path) -> None:
+        """Write this configuration to `path` as JSON, atomically."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """Read what `write` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: not JSON ({error})") from None
+        known = {f.name for f in dataclasses.fields(cls)}
+        required = known - {"model_options"}
+        if not isinstance(values, dict) or not required <= set(values) <= known:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"{path} is not the configuration of a run: needs {sorted(required)}; found {found}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path} does not fit: {error}") from None

@@ -1,0 +1,90 @@
+"""The folder of a run: ``config.json``, ``metrics.csv``, ``last.safetensors`` and ``best.safetensors``, ``curves.png``."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+from ..io import load_with_metadata, save, write_atomically
+from ..nn import Module
+from .configuration import Configuration
+from .curves import draw_curves
+from .trainer import Trainer
+
+
+class Run:
+    """A training run on disk. Every file is written atomically, so a run that is killed at any moment can be resumed.
+
+    ``last.safetensors`` holds everything that the rest of the training depends on, ``best.safetensors`` the weights of
+    the epoch with the highest test accuracy.
+    """
+
+    def __init__(self, folder: Path, configuration: Configuration):
+        self.folder, self.configuration = folder, configuration
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], configuration: Configuration) -> Run:
+        """A new run in `folder`. Raises FileExistsError if there is a run already, OSError if it cannot be written to."""
+        folder = Path(folder)
+        if (folder / "config.json").exists():
+            raise FileExistsError(f"there is a run in {folder} already; resume it with --resume {folder}, or name another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make the run folder {folder}: {error.strerror}; name another with --out") from error
+        configuration.write(folder / "config.json")
+        return cls(folder, configuration)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """The run in `folder`. Raises FileNotFoundError if there is none, ValueError if its configuration is damaged."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"there is no run in {folder}: it has no config.json; train makes run folders")
+        return cls(folder, Configuration.read(folder / "config.json"))
+
+    def save(self, trainer: Trainer) -> None:
+        """Keep the state of the training and what was measured; raises OSError if that cannot be written."""
+        tensors, values = trainer.state()
+        history = trainer.history
+        if history and history[-1]["test_accuracy"] >= max(row["test_accuracy"] for row in history):
+            save(trainer.model.state_dict(), self.folder / "best.safetensors")
+        save(tensors, self.folder / "last.safetensors", {"training": json.dumps(values)})
+        if history:
+            self._write_metrics(history)
+            if importlib.util.find_spec("matplotlib"):
+                draw_curves(history, self.folder / "curves.png", title=f"{self.configuration.model} on {self.configuration.data}")
+
+    def _write_metrics(self, history: list[dict[str, float]]) -> None:
+        def write(part: Path) -> None:
+            with open(part, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(history[0]))
+                writer.writeheader()
+                writer.writerows(history)
+
+        write_atomically(self.folder / "metrics.csv", write)
+
+    def resume(self, trainer: Trainer) -> None:
+        """Put `trainer` where the run stopped; at the start, if it stopped before its first checkpoint.
+
+        Raises ValueError if the checkpoint is damaged or of another model.
+        """
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return
+        tensors, metadata = load_with_metadata(path)
+        try:
+            trainer.load_state(tensors, json.loads(metadata["training"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} does not hold the state of this run: {error}") from None
+
+    def load_weights(self, model: Module, best: bool = False) -> None:
+        """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError before the first checkpoint."""
+        path = self.folder / ("best.safetensors" if best else "last.safetensors")
+        tensors, _ = load_with_metadata(path)
+        model.load_state_dict(
+            tensors if best else {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        )

@@ -1,0 +1,177 @@
+"""The training loop: a model, an optimizer, a schedule and two loaders, and a state that can be kept and resumed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from .. import functional as F
+from ..autograd import Tensor, no_grad
+from ..backend import generator
+from ..data import DataLoader
+from ..nn import Module
+from ..optim import SGD, LRScheduler
+
+
+class Diverged(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class Evaluation(NamedTuple):
+    """Means over a data set: the cross-entropy, and the share of images whose largest logit is their label's."""
+
+    loss: float
+    accuracy: float
+
+
+class Trainer:
+    """Trains `model` by cross-entropy for `epochs` epochs, one step of `schedule` a batch.
+
+    `epochs_to_go` runs it; `state` and `load_state` keep everything that the rest of the training depends on, in the
+    middle of an epoch too: a run that is resumed ends bit-identical to one that was not stopped.
+    """
+
+    def __init__(
+        self, model: Module, optimizer: SGD, schedule: LRScheduler | None, train: DataLoader, test: DataLoader, epochs: int
+    ):
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.train, self.test, self.epochs = train, test, epochs
+        self.history: list[dict[str, float]] = []
+        self._epoch_so_far = _Sums()
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) >= self.epochs
+
+    def epochs_to_go(self, stop: Callable[[], bool] = lambda: False, quiet: bool = False) -> Iterator[dict[str, float]]:
+        """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
+
+        A row holds epoch, lr, train_loss, train_accuracy (both while training), test_loss, test_accuracy, seconds and
+        images_per_second. Raises `Diverged` when the loss is no longer finite; the model then is as it was before that batch.
+        """
+        while not self.finished:
+            if not self._train_epoch(stop, quiet):
+                return
+            sums, self._epoch_so_far = self._epoch_so_far, _Sums()
+            test = evaluate(self.model, self.test)
+            self.history.append({
+                "epoch": len(self.history) + 1,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "train_loss": sums.loss / sums.images,
+                "train_accuracy": sums.correct / sums.images,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+                "seconds": sums.seconds,
+                "images_per_second": sums.images / sums.seconds,
+            })
+            yield self.history[-1]
+
+    def _train_epoch(self, stop: Callable[[], bool], quiet: bool) -> bool:
+        """One epoch, or what is left of it; whether it was finished."""
+        self.model.train()
+        device = next(self.model.parameters()).device
+        sums, title = self._epoch_so_far, f"epoch {len(self.history) + 1}/{self.epochs}"
+        total = len(self.train.dataset)
+        with tqdm(desc=title, total=total, initial=sums.images, unit=" images", leave=False, disable=quiet or None) as bar:
+            if stop():
+                return False
+            started = time.perf_counter()
+            for images, labels in self.train:
+                loss, correct = self._train_batch(images.to(device), labels.to(device))
+                sums.loss += loss * len(labels)
+                sums.correct += correct
+                sums.images += len(labels)
+                sums.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                bar.set_postfix_str(f"loss {sums.loss / sums.images:.4f}, accuracy {sums.correct / sums.images:.1%}", refresh=False)
+                bar.update(len(labels))
+                if stop():
+                    return False
+        return True
+
+    def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, labels)
+        if not math.isfinite(value := loss.item()):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise Diverged(
+                f"the loss became {value} in epoch {len(self.history) + 1}, after {self._epoch_so_far.images} images, at a "
+                f"learning rate of {rate:g}: the steps are too large, or the data holds values that are not finite. "
+                f"Try a rate of {rate / 10:g}"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        return value, int((logits.argmax(axis=1) == labels).sum())
+
+    # Keeping and resuming
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(tensors by name, JSON values) that `load_state` goes on from."""
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, buffers in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in buffers.items()}
+        return tensors, {
+            "history": self.history,
+            "epoch_so_far": vars(self._epoch_so_far),
+            "param_groups": optimizer["param_groups"],
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "train": self.train.state_dict(),
+            "random": generator().bit_generator.state,
+        }
+
+    def load_state(self, tensors: dict[str, Any], values: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Raises ValueError for a state of another model or with parts missing."""
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                index, _, buffer = rest.partition(".")
+                state.setdefault(int(index), {})[buffer] = value.data
+        try:
+            self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+            self.optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"]})
+            if self.schedule is not None:
+                self.schedule.load_state_dict(values["schedule"])
+            self.train.load_state_dict(values["train"])
+            generator().bit_generator.state = values["random"]
+            self.history = list(values["history"])
+            self._epoch_so_far = _Sums(**values["epoch_so_far"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the state of the training is incomplete: {error}") from None
+
+
+class _Sums:
+    """What the running epoch has added up."""
+
+    def __init__(self, loss: float = 0.0, correct: int = 0, images: int = 0, seconds: float = 0.0):
+        self.loss, self.correct, self.images, self.seconds = loss, correct, images, seconds
+
+
+def evaluate(model: Module, loader: DataLoader) -> Evaluation:
+    """Loss and accuracy of `model` on all of `loader`, in evaluation mode; the mode is put back afterwards.
+
+    Raises ValueError for a data set without images.
+    """
+    loss, correct, images = 0.0, 0, 0
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        with no_grad():
+            for batch, labels in loader:
+                logits, labels = model(batch.to(device)), labels.to(device)
+                loss += F.cross_entropy(logits, labels, reduction="sum").item()
+                correct += int((logits.argmax(axis=1) == labels).sum())
+                images += len(labels)
+    finally:
+        model.train(training)
+    if not images:
+        raise ValueError("evaluate: the data set holds no images")
+    return Evaluation(loss / images, correct / images)

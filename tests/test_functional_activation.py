@@ -1,0 +1,143 @@
+"""ReLU, sigmoid, tanh and the softmaxes: right in the middle, at the kink, and a thousand away from it (D3, D9)."""
+
+import cases
+import hypothesis.strategies as st
+import numpy as np
+import oracles
+import pytest
+from cases import Case, assert_close, check_gradient, check_torch, check_value, mentions, torch_functional
+from hypothesis import given, settings
+
+import minidl as dl
+from minidl import functional as F
+
+
+@st.composite
+def pointwise(draw):
+    return Case({"input": draw(cases.arrays(draw(cases.shapes(0, 4, least=0)), "distinct"))}, {})
+
+
+@st.composite
+def along_an_axis(draw):
+    shape = draw(cases.shapes())
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    return Case({"input": draw(cases.arrays(shape))}, {"dim": dim})
+
+
+CASES = {
+    "relu": pointwise(),
+    "sigmoid": pointwise(),
+    "tanh": pointwise(),
+    "softmax": along_an_axis(),
+    "log_softmax": along_an_axis(),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+def test_value_is_that_of_the_naive_loops(name, data):
+    check_value(getattr(F, name), getattr(oracles, name), data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+def test_gradients_are_finite_differences(name, data):
+    check_gradient(getattr(F, name), data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+def test_agrees_with_pytorch(name, data):
+    check_torch(getattr(F, name), torch_functional(name), data.draw(CASES[name]))
+
+
+# The kink
+
+
+def test_relu_has_slope_zero_at_zero():
+    x = cases.leaf(np.array([-1.0, -0.0, 0.0, 1.0]))
+    F.relu(x).sum().backward()
+    assert x.grad.data.tolist() == [0, 0, 0, 1]
+
+
+def test_relu_does_not_hide_what_is_not_a_number():
+    assert np.isnan(F.relu(dl.tensor(np.array([np.nan]))).data).all()
+
+
+# Far from zero, where a warning is an error too
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "function, value, slope",
+    [
+        (F.relu, [0, 1000], [0, 1]),
+        (F.sigmoid, [0, 1], [0, 0]),
+        (F.tanh, [-1, 1], [0, 0]),
+        (lambda x: F.softmax(x, 0), [0, 1], [0, 0]),
+        (lambda x: F.log_softmax(x, 0), [-2000, 0], [1, -1]),
+    ],
+    ids=["relu", "sigmoid", "tanh", "softmax", "log_softmax"],
+)
+def test_stable_at_a_thousand(function, value, slope, dtype):
+    x = cases.leaf(np.array([-1000, 1000], dtype))
+    result = function(x)
+    result.backward(dl.tensor(np.array([1, 2], dtype)))
+    assert_close(result.data, np.array(value, dtype), 0)
+    # log_softmax: g − Σg · softmax = (1, 2) − 3 · (0, 1); the others: g times the slope
+    assert_close(x.grad.data, np.array(slope if function(x).data[0] == -2000 else slope * np.array([1, 2]), dtype), 0)
+
+
+# Softmax, claim D3
+
+
+@given(case=CASES["softmax"], shift=st.floats(-1e3, 1e3))
+def test_softmax_is_a_distribution_that_no_shift_changes(case, shift):
+    z, dim = case.arrays["input"], case.options["dim"]
+    a = F.softmax(dl.tensor(z), dim).data
+    assert_close(a.sum(axis=dim), np.ones(a.sum(axis=dim).shape))
+    assert_close(F.softmax(dl.tensor(z + shift), dim).data, a)
+    assert_close(F.log_softmax(dl.tensor(z), dim).data, np.log(a))
+
+
+@settings(max_examples=20)
+@given(z=st.integers(1, 5).flatmap(lambda classes: cases.arrays((classes,))))
+def test_softmax_jacobian(z):
+    """∂a_i/∂z_j = a_i (1[i = j] − a_j): the matrix diag(a) − a aᵀ, one backward pass a row."""
+    a, rows = F.softmax(dl.tensor(z), 0).data, []
+    for unit in np.eye(len(z)):
+        leaf = cases.leaf(z)
+        F.softmax(leaf, 0).backward(dl.tensor(unit))
+        rows.append(leaf.grad.data)
+    assert_close(rows, np.diag(a) - np.outer(a, a))
+
+
+def test_ones_would_accept_a_dead_softmax():
+    """A softmax sums to 1 whatever its input, so a gradient of zeros looks right when it is started from ones."""
+    z = cases.leaf(np.random.default_rng(0).standard_normal((3, 4)))
+    F.softmax(z, 1).sum().backward()
+    assert np.abs(z.grad.data).max() < 1e-15
+
+    def dead(z):
+        return F.softmax(z.detach(), 1) + 0 * z
+
+    with pytest.raises(AssertionError):
+        dl.gradcheck(dead, [z])
+
+
+# Sigmoid
+
+
+def test_sigmoid_slope_is_a_quarter_at_most():
+    z = cases.leaf(np.linspace(-5, 5, 11))
+    y = F.sigmoid(z)
+    y.sum().backward()
+    assert_close(z.grad.data, y.data * (1 - y.data))
+    assert z.grad.data.max() == z.grad.data[5] == 0.25
+
+
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+@pytest.mark.parametrize("dim", [2, -3])
+def test_an_axis_that_is_not_there_is_refused(function, dim):
+    with pytest.raises(ValueError, match=mentions(dim)):
+        function(dl.tensor(np.ones((2, 3))), dim)
