@@ -34,7 +34,9 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {}
 # ---------------------------------------------------------------------------------------------
 
 class _Recording(threading.local):
-    enabled = True
+    def __init__(self) -> None:
+        self.enabled = True
+        self.outer: list[bool] = []  # a stack a thread: one `no_grad()` may decorate a function that many threads run
 
 
 _recording = _Recording()
@@ -43,16 +45,13 @@ _recording = _Recording()
 class no_grad(ContextDecorator):
     """``with no_grad():`` (or ``@no_grad()``) operations inside record nothing, in this thread only."""
 
-    def __init__(self) -> None:
-        self._outer: list[bool] = []
-
     def __enter__(self) -> no_grad:
-        self._outer.append(_recording.enabled)
+        _recording.outer.append(_recording.enabled)
         _recording.enabled = False
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _recording.enabled = self._outer.pop()
+        _recording.enabled = _recording.outer.pop()
 
 
 def is_grad_enabled() -> bool:
@@ -91,8 +90,11 @@ class Node:
         self.sources = tuple((x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs)
         self.input_shapes = tuple(x.shape if isinstance(x, Tensor) else () for x in inputs)
         self.input_dtypes = tuple(x.dtype if isinstance(x, Tensor) else None for x in inputs)
-        self.gradients: Sequence[GradientFunction | None] | None = gradients
-        self.guards = [(x.version, x.version.count, weakref.ref(x.data)) for x in inputs if isinstance(x, Tensor)]
+        # what an input without a gradient would need is not kept
+        self.gradients: Sequence[GradientFunction | None] | None = tuple(
+            function if source is not None else None for function, source in zip(gradients, self.sources)
+        )
+        self.guards = [(x.version, x.version.count, weakref.ref(_owner(x.data))) for x in inputs if isinstance(x, Tensor)]
 
     def input_gradient(self, index: int, g: Array) -> Array:
         """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
@@ -101,7 +103,7 @@ class Node:
         assert function is not None
         gradient = function(g)
         shape, dtype = self.input_shapes[index], self.input_dtypes[index]
-        if gradient.shape != shape and gradient.shape == self.shape:
+        if gradient.shape != shape and gradient.shape == self.shape and _broadcasts(shape, self.shape):
             gradient = sum_to_shape(gradient, shape)
         if gradient.dtype != dtype and gradient.dtype == self.dtype:
             gradient = gradient.astype(dtype)  # the adjoint of a dtype promotion
@@ -142,8 +144,25 @@ def _arrays_in(value: Any) -> Iterator[Array]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from _arrays_in(part)
+    elif isinstance(value, dict):
+        yield from _arrays_in(list(value.values()))
+    elif isinstance(value, functools.partial):
+        yield from _arrays_in([value.func, value.args, value.keywords])
     elif inspect.isfunction(value):
         yield from _arrays_in([cell.cell_contents for cell in value.__closure__ or ()])
+        yield from _arrays_in([value.__defaults__, value.__kwdefaults__])
+
+
+def _owner(array: Array) -> Array:
+    """The array that owns the memory: alive as long as any view of it is."""
+    while is_array(array.base):
+        array = array.base
+    return array
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` broadcasts to exactly the shape `to`."""
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to)))
 
 
 def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
@@ -169,14 +188,18 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             bound = signature.bind(*arguments, **options)
             bound.apply_defaults()
             arguments, options = bound.args, bound.kwargs
+        for option, x in options.items():
+            if isinstance(x, Tensor) and x.requires_grad and _recording.enabled:
+                raise RuntimeError(f"{name} has no gradient for its argument {option!r}; pass it detached: x.detach()")
         arrays = [_unwrap(argument) for argument in arguments]
-        _check_one_device(name, arrays)
+        options = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
+        _check_one_device(name, [*arrays, *options.values()])
         value, gradients = operation(*arrays, **options)
         result = Tensor(value)
         for x in arguments:
             if isinstance(x, Tensor) and _same_memory(result.data, x.data):
                 result.version = x.version
-        if _recording.enabled:
+        if _recording.enabled and result.data.dtype.kind == "f":
             inputs = arguments[: len(gradients)]
             if any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
                 for index, x in enumerate(arguments):
@@ -185,7 +208,7 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
                                            "pass it detached: x.detach()")
                 result.requires_grad = True
                 result.node = Node(name, formula, inputs, gradients, result.data)
-                result.node.guards.append((result.version, result.version.count, weakref.ref(result.data)))
+                result.node.guards.append((result.version, result.version.count, weakref.ref(_owner(result.data))))
         return result
 
     OPERATIONS[name] = apply
@@ -446,7 +469,9 @@ class Tensor:
         if _recording.enabled and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
             raise RuntimeError("x[...] = y cannot be recorded where a gradient is needed; write it under no_grad(), "
                                "or build a new tensor from the parts with cat()")
-        self.data[_unwrap_index(index)] = _unwrap(value)
+        array = _unwrap(value)
+        _check_one_device("x[...] = y", [self.data, array])
+        self.data[_unwrap_index(index)] = array
         self.bump_version()
 
     def copy_(self: Self, source: Operand) -> Self:
@@ -457,7 +482,11 @@ class Tensor:
     def _in_place(self, operation: str, other: Operand) -> Tensor:
         recorded = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
         if not (_recording.enabled and recorded):
-            return self.copy_(OPERATIONS[operation](self.detach(), other))
+            result = OPERATIONS[operation](self.detach(), other)
+            if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+                raise TypeError(f"in-place {operation} gives {result.dtype}, which a tensor of {self.dtype} cannot hold; "
+                                "write x = x + y")
+            return self.copy_(result)
         if self.requires_grad and self.node is None:
             raise RuntimeError("a leaf that needs a gradient cannot be changed in place while recording; "
                                "update it under no_grad(), or write x = x + y")
@@ -587,23 +616,28 @@ class Tensor:
 
     # Comparisons have no gradient
 
+    def _comparable(self, other: Any) -> Any:
+        array = _unwrap(other)
+        _check_one_device("a comparison", [self.data, array])
+        return array
+
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(self.data == _unwrap(other))
+        return Tensor(self.data == self._comparable(other))
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return Tensor(self.data != _unwrap(other))
+        return Tensor(self.data != self._comparable(other))
 
     def __lt__(self, other: Operand) -> Tensor:
-        return Tensor(self.data < _unwrap(other))
+        return Tensor(self.data < self._comparable(other))
 
     def __le__(self, other: Operand) -> Tensor:
-        return Tensor(self.data <= _unwrap(other))
+        return Tensor(self.data <= self._comparable(other))
 
     def __gt__(self, other: Operand) -> Tensor:
-        return Tensor(self.data > _unwrap(other))
+        return Tensor(self.data > self._comparable(other))
 
     def __ge__(self, other: Operand) -> Tensor:
-        return Tensor(self.data >= _unwrap(other))
+        return Tensor(self.data >= self._comparable(other))
 
     __hash__ = object.__hash__
 

@@ -64,6 +64,9 @@ def to_device(array: Array, device: str) -> Array:
 class _State(threading.local):
     device: str | None = None
 
+    def __init__(self) -> None:
+        self.outer: list[str | None] = []
+
 
 _state = _State()
 _process_device: str | None = None
@@ -94,12 +97,12 @@ class device:
         self.name = check_device(name)
 
     def __enter__(self) -> device:
-        self._outer = _state.device
+        _state.outer.append(_state.device)
         _state.device = self.name
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _state.device = self._outer
+        _state.device = _state.outer.pop()
 
 
 def check_device(name: str) -> str:
@@ -126,7 +129,7 @@ def _gpu_count() -> int:
     """How many GPUs CuPy can use; `DeviceError` says why there is none, and what to install."""
     try:
         import cupy
-    except (ImportError, OSError) as error:
+    except Exception as error:  # a CuPy that does not fit this NumPy or this driver fails in many ways
         raise DeviceError(
             f"a GPU was asked for, but CuPy cannot be imported ({error}). On a machine with an NVIDIA GPU "
             "run: pip install 'minidl[gpu]'   Otherwise use the device 'cpu'."

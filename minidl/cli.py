@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,13 +72,15 @@ def train(options: argparse.Namespace) -> int:
         if options.model is None:
             raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
         configuration = _configure(options)
-        trainer = _trainer(configuration, options.workers)  # before the folder: a mistake leaves nothing behind
+        trainer = _trainer(configuration, options.workers)
+        _check_fit(trainer, configuration)  # before the folder: a mistake leaves nothing behind
         run = Run.create(options.out or _new_folder(configuration), configuration)
     parameters = sum(p.size for p in trainer.model.parameters())
     print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
           f"{len(trainer.train.dataset):,} training and {len(trainer.test.dataset):,} test images, "
           f"{get_num_threads()} thread(s), {get_device()}")
-    with _interrupts() as interrupted:
+    with _interrupts() as interrupted, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of an overflow: Diverged says it once, with advice
         for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
             print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
                   f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
@@ -86,7 +90,7 @@ def train(options: argparse.Namespace) -> int:
         if not trainer.finished:
             run.save(trainer)
             print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
-                  f"go on with: minidl train --resume {run.folder}")
+                  f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
             return 130
     last, seconds = trainer.history[-1], sum(row["seconds"] for row in trainer.history)
     print(f"test accuracy {last['test_accuracy']:.2%} after {seconds:.1f} s of training; kept in {run.folder}")
@@ -129,6 +133,15 @@ def _trainer(configuration: Configuration, workers: int) -> Trainer:
     elif configuration.schedule == "cosine":
         schedule = CosineAnnealingLR(optimizer, steps)
     return Trainer(model, optimizer, schedule, loader, _test_loader(configuration), configuration.epochs)
+
+
+def _check_fit(trainer: Trainer, configuration: Configuration) -> None:
+    """Let the model see a test image, as if it were of the last class: too few channels or classes fail here."""
+    image, _ = trainer.test.dataset[0]
+    last = len(find_source(configuration.data)[0].classes) - 1
+    with no_grad():
+        logits = trainer.model.eval()(Tensor(image[np.newaxis]).to(get_device()))
+        F.cross_entropy(logits, Tensor(np.array([last])).to(get_device()))
 
 
 def _build(configuration: Configuration) -> Module:

@@ -72,9 +72,16 @@ def check_gradient(ours, case):
     dl.gradcheck(function, list(case.arrays.values()))
 
 
+def pytorch():
+    """PyTorch on one thread: on arrays this small, its threads only wait for each other and for other processes."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
 def check_torch(ours, theirs, case):
     """PyTorch's value, its gradients of a random cotangent, and its effect on the arguments."""
-    torch = pytest.importorskip("torch")
+    torch = pytorch()
     result, leaves, constants = call(ours, case, leaf, constant)
     expected, peers, peer_constants = call(
         theirs,
@@ -94,7 +101,7 @@ def check_torch(ours, theirs, case):
 
 
 def torch_functional(name):
-    return getattr(pytest.importorskip("torch").nn.functional, name)
+    return getattr(pytorch().nn.functional, name)
 
 
 def gradients(function, *arrays):
@@ -108,6 +115,11 @@ def gradients(function, *arrays):
 def mentions(*values):
     """A pattern for `pytest.raises(match=…)`: every one of the values is in the message, in whatever order."""
     return "(?s)" + "".join(f"(?=.*{re.escape(str(value))})" for value in values)
+
+
+def shown(parameter):
+    """The id of a parameter: what it is, and nothing for code."""
+    return "" if callable(parameter) else str(parameter)
 
 
 # Arrays
@@ -135,7 +147,7 @@ generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 def arrays(draw, shape, values="normal"):
     """Hypothesis chooses the shape, the seed and the memory layout; the numbers come from the seed, which is quick."""
     layout = draw(st.sampled_from(sorted(LAYOUTS)))
-    return LAYOUTS[layout](VALUES[values](draw(generators), shape))
+    return np.asarray(LAYOUTS[layout](np.asarray(VALUES[values](draw(generators), shape))))
 
 
 def shapes(least_axes=1, most_axes=4, least=1, most=4):

@@ -3,7 +3,6 @@
 import copy
 import functools
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -165,6 +164,13 @@ def test_a_value_used_1000_times_gets_the_sum_of_1000_gradients():
     np.testing.assert_array_equal(x.grad.data, np.full(3, 2.0 * sum(range(1000))))
 
 
+def test_a_gradient_that_two_inputs_share_is_not_changed_while_it_is_summed():
+    x, y, c = leaf(3), leaf(3, seed=1), numbers(3, seed=2)
+    ((x + y) + x).backward(c)  # x and (x + y) are sent the same array
+    np.testing.assert_array_equal(x.grad.data, 2 * c)
+    np.testing.assert_array_equal(y.grad.data, c)
+
+
 def test_a_chain_of_10000_operations_goes_all_the_way_back():
     x = y = leaf(2)
     for _ in range(10_000):
@@ -190,19 +196,10 @@ def test_both_ways_round_a_diamond_add_up():
     np.testing.assert_allclose(x.grad.data, np.exp(x.data) * (1 + x.data))
 
 
-def test_nested_diamonds_are_walked_in_linear_time():
-    x = y = leaf(1)
-    for _ in range(200):
-        y = (y + y) * 0.5  # 2^200 paths
-    started = time.perf_counter()
-    y.backward()
-    assert x.grad.item() == 1 and time.perf_counter() - started < 1
-
-
 def test_steps_come_newest_first():
     x = leaf(2)
     a = x.exp()
-    b = x.sqrt() if False else x * 3
+    b = x * 3
     loss = (b + a).sum()
     assert operation_names(loss) == ["sum", "add", "mul", "exp"]
 
@@ -215,11 +212,13 @@ def test_each_gradient_function_runs_once_and_none_for_what_needs_no_gradient():
         """a · b"""
         return a * b, (lambda g: calls.append("a") or g * b, lambda g: calls.append("b") or g * a)
 
-    x, frozen = leaf(3), dl.tensor(numbers(3, seed=1))
-    y = weigh(x, frozen)
-    (y + y * y + y).sum().backward()
-    assert calls == ["a"] and frozen.grad is None
-    np.testing.assert_allclose(x.grad.data, (2 + 2 * y.data) * frozen.data)
+    x = y = leaf(3)
+    frozen = dl.tensor(numbers(3, seed=1))
+    for _ in range(20):  # 2²⁰ paths
+        y = weigh(y + y, frozen)
+    y.sum().backward()
+    assert calls == 20 * ["a"] and frozen.grad is None
+    np.testing.assert_allclose(x.grad.data, (2 * frozen.data) ** 20)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 4), (3, 1), (1, 1), (2, 1, 1), (2, 3, 1), (1, 1, 4)], ids=str)
@@ -270,8 +269,8 @@ def test_a_gradient_may_start_anywhere():
         pytest.param(lambda x: x.T, lambda g, x: g, id="not transposed back"),
         pytest.param(lambda x: x.reshape(3, 2), lambda g, x: g, id="not reshaped back"),
         pytest.param(lambda x: x.ravel(), lambda g, x: g, id="not unflattened"),
-        pytest.param(lambda x: np.ones((5, 2)) @ x, lambda g, x: np.ones((5, *x.shape)), id="not summed over the batch"),
-        pytest.param(lambda x: np.ones((5, 2, 3, 4)) * x[..., None], lambda g, x: g, id="not summed over the images"),
+        pytest.param(lambda x: np.ones((5, 2)) @ x, lambda g, x: np.ones((5, *x.shape)), id="one for each row"),
+        pytest.param(lambda x: np.ones((5, 2, 3, 4)) * x[..., None], lambda g, x: g, id="one for each pixel"),
     ],
 )
 def test_a_gradient_of_the_wrong_shape_is_refused(value, gradient):
@@ -445,7 +444,6 @@ HOLDERS = {
     "a dictionary": lambda b: (lambda saved: lambda g: g * saved["b"])({"b": b}),
     "a default argument": lambda b: lambda g, b=b: g * b,
     "a partial function": lambda b: functools.partial(np.multiply, b),
-    "a method": lambda b: b.__mul__,
 }
 
 
@@ -706,8 +704,6 @@ def test_a_step_holds_the_sum_over_all_uses_and_none_for_what_needs_no_gradient(
     *_, exp = dl.backward_steps((y * dl.tensor(numbers(2, seed=1)) + y * 3).sum())
     assert exp.operation == "exp"
     np.testing.assert_allclose(exp.gradient, numbers(2, seed=1) + 3)
-    add, mul, other = (next(dl.backward_steps(op)) for op in ((x + 1).sum(), (x * 2).sum(), (2 * x).sum()))
-    assert {add.operation, mul.operation, other.operation} == {"sum"}
     _, step = dl.backward_steps((2 * x).sum())
     assert step.input_gradients[0] is None and step.input_gradients[1].shape == (2,)
 
@@ -943,23 +939,17 @@ def test_assignment_outside_the_graph_converts_and_broadcasts():
 
 
 def test_graphs_of_two_threads_do_not_meet():
-    ready = threading.Barrier(2)
-
-    def train(seed):
-        x, filters, weight = leaf(2, 1, 4, 6, seed=seed), leaf(3, 1, 3, 3, seed=seed + 1), leaf(4, 18, seed=seed + 2)
-        ready.wait(5)
+    def train(seed, barrier):
+        inputs = leaf(2, 1, 4, 6, seed=seed), leaf(3, 1, 3, 3, seed=seed + 1), leaf(4, 18, seed=seed + 2)
+        barrier.wait(5)
         for _ in range(20):
-            _, (*_, loss) = lenet(x, filters, weight)
+            _, (*_, loss) = lenet(*inputs)
             loss.backward()
-        return [tensor.grad.data for tensor in (x, filters, weight)]
+        return [tensor.grad.data for tensor in inputs]
 
-    def alone(seed):
-        nonlocal ready
-        ready = threading.Barrier(1)
-        return train(seed)
-
+    seeds, both, nobody = (0, 10), threading.Barrier(2), threading.Barrier(1)
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(train, (0, 10)))
-    for seed, found in zip((0, 10), together, strict=True):
-        for a, b in zip(found, alone(seed), strict=True):
+        together = list(pool.map(train, seeds, (both, both)))
+    for seed, found in zip(seeds, together, strict=True):
+        for a, b in zip(found, train(seed, nobody), strict=True):
             np.testing.assert_array_equal(a, b)

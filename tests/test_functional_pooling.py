@@ -5,7 +5,17 @@ import hypothesis.strategies as st
 import numpy as np
 import oracles
 import pytest
-from cases import Case, assert_close, check_gradient, check_torch, check_value, cotangent, mentions, torch_functional
+from cases import (
+    Case,
+    assert_close,
+    check_gradient,
+    check_torch,
+    check_value,
+    cotangent,
+    mentions,
+    shown,
+    torch_functional,
+)
 from hypothesis import given, settings
 
 import minidl as dl
@@ -19,28 +29,24 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_value_is_that_of_the_naive_loops(name, data):
     check_value(getattr(F, name), getattr(oracles, name), data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_gradients_are_finite_differences(name, data):
     check_gradient(getattr(F, name), data.draw(CASES[name]))
 
 
-@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
-@settings(max_examples=200)
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_agrees_with_pytorch(name, data):
     check_torch(getattr(F, name), torch_functional(name), data.draw(CASES[name]))
-
-
-@settings(max_examples=100)
-@given(case=CASES["adaptive_avg_pool2d"])
-def test_adaptive_agrees_with_pytorch(case):
-    check_torch(F.adaptive_avg_pool2d, torch_functional("adaptive_avg_pool2d"), case)
 
 
 @given(case=cases.pools("tied"))
@@ -191,6 +197,7 @@ def test_refuses(pool, shape, options, error, values):
         (lambda image: F.adaptive_avg_pool2d(image, (2, 2, 2)), ["output_size", "(2, 2, 2)"]),
         (lambda image: F.adaptive_avg_pool2d(image[0, 0], 2), ["(5, 7)"]),
     ],
+    ids=shown,
 )
 def test_refuses_in_its_own_way(call, values):
     with pytest.raises(ValueError, match=mentions(*values)):

@@ -40,7 +40,7 @@ def test_reductions(name, case):
 @pytest.mark.parametrize("name", REDUCTIONS)
 @given(case=reductions())
 def test_agree_with_pytorch(name, case):
-    check_torch(getattr(dl.Tensor, name), peer(pytest.importorskip("torch"), REDUCTIONS[name]), case)
+    check_torch(getattr(dl.Tensor, name), peer(cases.pytorch(), REDUCTIONS[name]), case)
 
 
 @pytest.mark.parametrize("axis", [None, 0, (0, 1), -1])

@@ -18,9 +18,13 @@ def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> 
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError:
         raise ModuleNotFoundError("reading images needs Pillow; run: pip install 'minidl[images]'") from None
+    ground = "white" if invert else "black"  # seen through what is transparent
     try:
         with Image.open(path) as file:
-            gray = ImageOps.exif_transpose(file).convert("L")
+            image = ImageOps.exif_transpose(file)
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
+            gray = image.convert("L")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from ..backend import Array
@@ -9,11 +10,16 @@ from ..kernels.windows import Windows
 
 
 def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """One whole number for both directions, or (vertical, horizontal); each at least `minimum`."""
-    both = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(both) != 2 or not all(isinstance(v, int) and v >= minimum for v in both):
+    """One whole number for both directions, or (vertical, horizontal); each at least `minimum`.
+
+    Raises TypeError for numbers that are not whole, ValueError for others that are too small or too many.
+    """
+    both = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(both) == 2 and not all(isinstance(v, Integral) for v in both) or isinstance(value, float):
+        raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
+    if len(both) != 2 or min(both) < minimum:
         raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; got {value!r}")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def check_images(operation: str, input: Array) -> Array:

@@ -52,17 +52,18 @@ def conv2d(
     check_same_dtype("conv2d", input=input, weight=weight, bias=bias)
     kernels = kernels_of(input)
     y = kernels.conv2d(images, weight, windows, groups)
+    shape, batch, size = input.shape, y.shape, images.shape[2:]  # the gradients need no more than these of x and y
     if bias is not None:
         y += bias[:, None, None]
 
     def gradient_input(g):
-        return kernels.conv2d_input_gradient(g.reshape(y.shape), weight, images.shape[2:], windows, groups).reshape(input.shape)
+        return kernels.conv2d_input_gradient(g.reshape(batch), weight, size, windows, groups).reshape(shape)
 
     def gradient_weight(g):
-        return kernels.conv2d_weight_gradient(g.reshape(y.shape), images, windows, groups)
+        return kernels.conv2d_weight_gradient(g.reshape(batch), images, windows, groups)
 
     def gradient_bias(g):
-        return g.reshape(y.shape).sum(axis=(0, 2, 3))
+        return g.reshape(batch).sum(axis=(0, 2, 3))
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 
@@ -98,25 +99,36 @@ def conv_transpose2d(
     if any(e >= max(s, d) for e, s, d in zip(extra, windows.stride, windows.dilation)):
         raise ValueError(f"conv_transpose2d: output_padding {extra} must be smaller than stride {windows.stride} "
                          f"or dilation {windows.dilation}")
-    size = tuple((n - 1) * s - before - after + reach + e for n, s, (before, after), reach, e in
-                 zip(images.shape[2:], windows.stride, windows.padding, windows.reach, extra))
-    if min(size) < 1:
-        raise ValueError(f"conv_transpose2d: the output would have size {size}: padding {padding} is too large")
+    # The extra rows and columns undo padding at the end; what no window covers beyond that is zero.
+    (top, _), (left, _) = windows.padding
+    windows = windows._replace(padding=((top, max(top - extra[0], 0)), (left, max(left - extra[1], 0))))
+    covered = tuple((m - 1) * s + reach - sum(around) for m, s, reach, around in
+                    zip(images.shape[2:], windows.stride, windows.reach, windows.padding))
+    beyond = max(extra[0] - top, 0), max(extra[1] - left, 0)
+    if covered[0] + beyond[0] < 1 or covered[1] + beyond[1] < 1:
+        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the output")
     _check_bias("conv_transpose2d", bias, channels)
     check_same_dtype("conv_transpose2d", input=input, weight=weight, bias=bias)
     kernels = kernels_of(input)
-    y = kernels.conv2d_input_gradient(images, weight, size, windows, groups)
+    y = kernels.conv2d_input_gradient(images, weight, covered, windows, groups)
+    if any(beyond):
+        y = geometry.extend(y, beyond)
     if bias is not None:
         y += bias[:, None, None]
 
+    shape, batch = input.shape, y.shape
+
+    def covered_part(g):
+        return g.reshape(batch)[:, :, : covered[0], : covered[1]]
+
     def gradient_input(g):
-        return kernels.conv2d(g.reshape(y.shape), weight, windows, groups).reshape(input.shape)
+        return kernels.conv2d(covered_part(g), weight, windows, groups).reshape(shape)
 
     def gradient_weight(g):
-        return kernels.conv2d_weight_gradient(images, g.reshape(y.shape), windows, groups)
+        return kernels.conv2d_weight_gradient(images, covered_part(g), windows, groups)
 
     def gradient_bias(g):
-        return g.reshape(y.shape).sum(axis=(0, 2, 3))
+        return g.reshape(batch).sum(axis=(0, 2, 3))
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 
@@ -133,9 +145,10 @@ def im2col(input: Array, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
     check_fits("im2col", input, windows)
     columns = geometry.im2col(images, windows)
     n, c, kh, kw, oh, ow = columns.shape
+    shape, size = input.shape, images.shape[2:]
 
     def gradient(g):
-        return geometry.col2im(g.reshape(columns.shape), images.shape[2:], windows).reshape(input.shape)
+        return geometry.col2im(g.reshape(n, c, kh, kw, oh, ow), size, windows).reshape(shape)
 
     return columns.reshape(*input.shape[:-3], c * kh * kw, oh * ow), (gradient,)
 

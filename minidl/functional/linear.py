@@ -25,13 +25,15 @@ def matmul(a: Array, b: Array):
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit: {rows.shape[-1]} columns against "
                          f"{columns.shape[-2]} rows")
     y = product(rows, columns)
+    full, a_shape, b_shape = y.shape, a.shape, b.shape
+    rows_shape, columns_shape = rows.shape, columns.shape
     kept = y.shape[:-2] + y.shape[-2:-1] * (a.ndim > 1) + y.shape[-1:] * (b.ndim > 1)
 
     def gradient_a(g):
-        return sum_to_shape(product(g.reshape(y.shape), columns.swapaxes(-1, -2)), rows.shape).reshape(a.shape)
+        return sum_to_shape(product(g.reshape(full), columns.swapaxes(-1, -2)), rows_shape).reshape(a_shape)
 
     def gradient_b(g):
-        return sum_to_shape(product(rows.swapaxes(-1, -2), g.reshape(y.shape)), columns.shape).reshape(b.shape)
+        return sum_to_shape(product(rows.swapaxes(-1, -2), g.reshape(full)), columns_shape).reshape(b_shape)
 
     return y.reshape(kept), (gradient_a, gradient_b)
 
@@ -57,8 +59,10 @@ def linear(input: Array, weight: Array, bias: Array | None = None):
     if bias is not None:
         y += bias
 
+    shape = input.shape
+
     def gradient_input(g):
-        return product(g.reshape(count, outputs), weight).reshape(input.shape)
+        return product(g.reshape(count, outputs), weight).reshape(shape)
 
     def gradient_weight(g):
         return product(g.reshape(count, outputs).T, x)

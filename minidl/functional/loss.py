@@ -24,7 +24,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ):
-    """L = −Σⱼ yⱼ log aⱼ with a = softmax(z)     ∂L/∂z = a Σⱼ yⱼ − y, which is a − y for one-hot y
+    """L = −Σⱼ yⱼ log aⱼ with a = softmax(z)     ∂L/∂z = a Σⱼ yⱼ − y, which is a − y for one-hot y     ∂L/∂y = −log a
 
     Minimising it is minimising the negative log-likelihood of the softmax (claims D1, D4). `input`: logits z
     (N, C), (C) or (N, C, …); `target`: class indices (N), () or (N, …), or probabilities of the input's shape. `weight` (C)
@@ -41,10 +41,14 @@ def cross_entropy(
     losses = -(y * xp.where(y == 0, 0, log_a)).sum(axis=1)
     value, share = _reduce(losses, reduction, count, input.shape)
 
-    def gradient(g):
+    def gradient_input(g):
         return (share(g) * (xp.exp(log_a) * y.sum(axis=1, keepdims=True) - y)).reshape(input.shape)
 
-    return value, (gradient, None)
+    def gradient_target(g):
+        scale = (1 - label_smoothing) * (1.0 if weight is None else weight[:, None])
+        return (share(g) * -log_a * scale).reshape(input.shape)
+
+    return value, (gradient_input, gradient_target)
 
 
 @differentiable
@@ -68,7 +72,7 @@ def nll_loss(
 
 @differentiable
 def binary_cross_entropy(input: Array, target: Array, weight: Array | None = None, *, reduction: str = "mean"):
-    """L = −(y log p + (1 − y) log(1 − p))     ∂L/∂p = (p − y) / (p (1 − p))
+    """L = −(y log p + (1 − y) log(1 − p))     ∂L/∂p = (p − y) / (p (1 − p))     ∂L/∂y = log(1 − p) − log p
 
     `input` p in [0, 1] and `target` y of one shape; each logarithm is at least −100, as in PyTorch, so that p = 0 and
     p = 1 stay finite. `weight` scales the losses. The slide lacks the minus sign over both terms (errata).
@@ -82,7 +86,14 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
     scale = 1.0 if weight is None else weight
     losses = -(target * _clamped_log(xp, input) + (1 - target) * _clamped_log(xp, 1 - input)) * scale
     value, share = _reduce(losses, reduction, losses.size)
-    return value, (lambda g: share(g) * scale * (input - target) / xp.maximum(input * (1 - input), 1e-12), None)
+
+    def gradient_input(g):
+        return share(g) * scale * (input - target) / xp.maximum(input * (1 - input), 1e-12)
+
+    def gradient_target(g):
+        return share(g) * scale * (_clamped_log(xp, 1 - input) - _clamped_log(xp, input))
+
+    return value, (gradient_input, gradient_target)
 
 
 @differentiable
@@ -94,7 +105,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ):
-    """L = −(y log σ(z) + (1 − y) log(1 − σ(z)))     ∂L/∂z = σ(z) − y: the σ′ cancels (claim D2)
+    """L = −(y log σ(z) + (1 − y) log(1 − σ(z)))     ∂L/∂z = σ(z) − y: the σ′ cancels (claim D2)     ∂L/∂y = −z
 
     `input` z and `target` y of one shape; written with log(1 + e^{−|z|}), which is exact at logits of ±1000.
     `weight` scales the losses, `pos_weight` the first term. Raises ValueError for shapes that differ or a mean over
@@ -109,11 +120,15 @@ def binary_cross_entropy_with_logits(
     losses = ((1 - target) * input - gain * log_sigmoid) * scale
     value, share = _reduce(losses, reduction, losses.size)
 
-    def gradient(g):
+    def gradient_input(g):
         one_minus_sigmoid = xp.where(input >= 0, e, 1) / (1 + e)
         return share(g) * scale * ((1 - target) - gain * one_minus_sigmoid)
 
-    return value, (gradient, None)
+    def gradient_target(g):
+        extra = 0.0 if pos_weight is None else pos_weight - 1
+        return share(g) * scale * -(input + extra * log_sigmoid)
+
+    return value, (gradient_input, gradient_target)
 
 
 @differentiable
@@ -211,4 +226,4 @@ def _check_pair(operation: str, input: Array, target: Array, reduction: str) -> 
 
 
 def _clamped_log(xp, p: Array) -> Array:
-    return xp.maximum(xp.log(xp.where(p > 0, p, 1)) + xp.where(p > 0, 0, -100), -100)
+    return xp.maximum(xp.where(p > 0, xp.log(xp.where(p > 0, p, 1)), -100), -100)

@@ -66,9 +66,10 @@ def avg_pool2d(
         divisor = divisor_override
     y = kernels.sum_pool2d(images, windows)
     y /= divisor
+    shape, batch = input.shape, y.shape
 
     def gradient(g):
-        return kernels.sum_pool2d_gradient(g.reshape(y.shape) / divisor, size, windows).reshape(input.shape)
+        return kernels.sum_pool2d_gradient(g.reshape(batch) / divisor, size, windows).reshape(shape)
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient,)
 
@@ -82,8 +83,9 @@ def adaptive_avg_pool2d(input: Array, output_size: Any):
     """
     images = check_images("adaptive_avg_pool2d", input)
     size = images.shape[2:]
-    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
-    out = pair("adaptive_avg_pool2d", "output_size", tuple(n if o is None else o for o, n in zip(wanted, size)), 1)
+    wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    kept = tuple(n if o is None else o for o, n in zip(wanted, size)) + wanted[2:]
+    out = pair("adaptive_avg_pool2d", "output_size", kept, 1)
     xp = array_module(input)
     rows, columns = (
         [slice(i * n // o, -(-(i + 1) * n // o)) for i in range(o)] for n, o in zip(size, out)
@@ -93,12 +95,14 @@ def adaptive_avg_pool2d(input: Array, output_size: Any):
         for j, c in enumerate(columns):
             y[:, :, i, j] = images[:, :, r, c].mean(axis=(2, 3))
 
+    shape, whole, batch = input.shape, images.shape, y.shape
+
     def gradient(g):
-        dx, g = xp.zeros_like(images), g.reshape(y.shape)
+        dx, g = xp.zeros(whole, g.dtype), g.reshape(batch)
         for i, r in enumerate(rows):
             for j, c in enumerate(columns):
                 dx[:, :, r, c] += g[:, :, i : i + 1, j : j + 1] / ((r.stop - r.start) * (c.stop - c.start))
-        return dx.reshape(input.shape)
+        return dx.reshape(shape)
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient,)
 
@@ -113,8 +117,8 @@ def _windows(
         raise ValueError(f"{operation}: padding {padding} is more than half of the kernel {kernel}; a window could miss the image")
     vertical, horizontal = padding
     windows = Windows(kernel, stride, ((vertical, vertical), (horizontal, horizontal)), dilation)
-    check_fits(operation, input, windows)
     if not ceil_mode:
+        check_fits(operation, input, windows)
         return windows
 
     def grown(axis: int) -> tuple[int, int]:
@@ -124,7 +128,9 @@ def _windows(
             last -= 1
         return p, max(p, last * s + reach - n - p)
 
-    return windows._replace(padding=(grown(0), grown(1)))
+    windows = windows._replace(padding=(grown(0), grown(1)))
+    check_fits(operation, input, windows)
+    return windows
 
 
 def _window_lengths(size: int, windows: Windows, axis: int, counted: int) -> list[int]:

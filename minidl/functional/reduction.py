@@ -30,9 +30,9 @@ def sum(x, *, axis=None, keepdims=False):
 @differentiable
 def mean(x, *, axis=None, keepdims=False):
     """(1/n) Σ xᵢ     ∂L/∂xᵢ = g / n"""
-    xp, shape = array_module(x), x.shape
+    xp, shape, size = array_module(x), x.shape, x.size
     y = x.mean(axis=axis, keepdims=keepdims)
-    return y, (lambda g: xp.broadcast_to(_kept(g * (y.size / x.size), axis, len(shape)), shape).copy(),)
+    return y, (lambda g: xp.broadcast_to(_kept(g * (g.size / size), axis, len(shape)), shape).copy(),)
 
 
 @differentiable

@@ -29,7 +29,10 @@ def flatten(x, *, start_dim=0, end_dim=-1):
 @differentiable
 def transpose(x, *, axes=None):
     """The axes in another order, reversed by default     ∂L/∂x = g with the axes put back"""
-    axes = tuple(range(x.ndim))[::-1] if axes is None else tuple(a % x.ndim for a in axes)
+    axes = tuple(range(x.ndim))[::-1] if axes is None else tuple(axes)
+    if sorted(a + x.ndim if a < 0 else a for a in axes) != list(range(x.ndim)):
+        raise ValueError(f"transpose: axes must name every axis of shape {x.shape} once; got {axes}")
+    axes = tuple(a % x.ndim for a in axes)
     inverse = sorted(range(x.ndim), key=axes.__getitem__)
     return x.transpose(axes), (lambda g: g.transpose(inverse),)
 
@@ -65,6 +68,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def concatenate(*arrays, dim):
     """[x₁, x₂, …] side by side     ∂L/∂xᵢ = the part of g where xᵢ stands"""
     first = arrays[0].shape
+    if not -len(first) <= dim < len(first):
+        raise ValueError(f"cat: dim={dim} is not an axis of tensors of shape {first}")
     for array in arrays:
         if array.ndim != len(first) or any(a != b for i, (a, b) in enumerate(zip(array.shape, first)) if i != dim % len(first)):
             raise ValueError(f"cat: along dim {dim} all other sizes must agree; got shapes {[x.shape for x in arrays]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -26,4 +27,5 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         raise OSError(f"could not write {path}: {error.strerror or error}. What was there before is unchanged; "
                       "check the free space and the permissions") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # below something that is no folder there is nothing to remove
+            part.unlink(missing_ok=True)

@@ -31,34 +31,23 @@ class Windows(NamedTuple):
         (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding
         return (h + top + bottom - rh) // sh + 1, (w + left + right - rw) // sw + 1
 
-    def strip(self, rows: slice, height: int) -> tuple[slice, Windows]:
-        """The rows of an image of `height` that the output `rows` read, and how the windows slide over those alone."""
-        (reach, _), (stride, _), ((top, _), sides) = self.reach, self.stride, self.padding
-        first, last = rows.start * stride - top, (rows.stop - 1) * stride - top + reach
-        inside = slice(min(max(first, 0), height), max(min(last, height), 0))
-        return inside, self._replace(padding=((inside.start - first, last - inside.stop), sides))
-
     def taps(self, size: tuple[int, int]) -> Iterator[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
         """For each kernel offset (kh, kw): the index of the outputs it serves, that of the pixels of an image of
         `size` = (H, W) they read; both for arrays (…, H, W)."""
         out = self.output_size(size)
-        rows, columns = (
-            list(_axis_taps(size[a], out[a], self.kernel[a], self.stride[a], self.dilation[a], self.padding[a][0]))
-            for a in (0, 1)
-        )
-        for kh, out_rows, in_rows in rows:
-            for kw, out_columns, in_columns in columns:
+        for kh, out_rows, in_rows in self.axis_taps(0, size[0], out[0]):
+            for kw, out_columns, in_columns in self.axis_taps(1, size[1], out[1]):
                 yield kh, kw, (..., out_rows, out_columns), (..., in_rows, in_columns)
 
-
-def _axis_taps(size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> Iterator[tuple[int, slice, slice]]:
-    for k in range(kernel):
-        offset = k * dilation - before  # the pixel that output 0 reads
-        first = max(0, -(offset // stride))
-        last = min(out, (size - 1 - offset) // stride + 1)
-        if first < last:
-            start = offset + first * stride
-            yield k, slice(first, last), slice(start, offset + (last - 1) * stride + 1, stride)
+    def axis_taps(self, axis: int, size: int, out: int) -> Iterator[tuple[int, slice, slice]]:
+        """For each kernel offset along one axis, from `size` pixels to `out` outputs: those it serves, those they read."""
+        stride, before = self.stride[axis], self.padding[axis][0]
+        for k in range(self.kernel[axis]):
+            offset = k * self.dilation[axis] - before  # the pixel that output 0 reads
+            first = max(0, -(offset // stride))
+            last = min(out, (size - 1 - offset) // stride + 1)
+            if first < last:
+                yield k, slice(first, last), slice(offset + first * stride, offset + (last - 1) * stride + 1, stride)
 
 
 def im2col(x: Array, windows: Windows) -> Array:
@@ -77,3 +66,11 @@ def col2im(columns: Array, size: tuple[int, int], windows: Windows) -> Array:
     for i, j, outputs, pixels in windows.taps(size):
         x[pixels] += columns[:, :, i, j][outputs]
     return x
+
+
+def extend(x: Array, beyond: tuple[int, int]) -> Array:
+    """(N, C, H, W) with so many rows and columns of zeros more at the end."""
+    n, c, h, w = x.shape
+    larger = array_module(x).zeros((n, c, h + beyond[0], w + beyond[1]), x.dtype)
+    larger[:, :, :h, :w] = x
+    return larger

@@ -92,7 +92,7 @@ def orthogonal_(tensor: T, gain: float = 1.0) -> T:
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The factor that keeps the variance through a nonlinearity: 1 for linear, conv and sigmoid, 5/3 for tanh, √2 for
     relu, √(2 / (1 + param²)) for leaky_relu (param 0.01 by default). Raises ValueError for any other name."""
-    gains = {"linear": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
+    gains = {"linear": 1.0, "conv2d": 1.0, "conv_transpose2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     if nonlinearity not in gains:

@@ -5,6 +5,8 @@ and `state_dict` keys are PyTorch's; the formulas stand in the functions.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from .. import functional as F
 from ..autograd import Tensor
 from ..backend import get_device, to_device
+from ..functional.arguments import pair
 from . import init
 from .module import Module, Parameter, new_parameter
 
@@ -27,10 +30,17 @@ def _reset(weight: Parameter, bias: Parameter | None) -> None:
         init.uniform_(bias, -bound, bound)
 
 
-def _positive(layer: str, **counts: int) -> None:
+def _positive(layer: str, **counts: int) -> Iterator[int]:
+    """The counts as plain integers (NumPy's are welcome), each at least 1."""
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{layer}: {name} must be a whole number of at least 1; got {count!r}")
+        yield int(count)
+
+
+def _kernel(layer: str, value: Pair) -> Pair:
+    both = pair(layer, "kernel_size", value, 1)
+    return both if isinstance(value, (tuple, list)) else both[0]
 
 
 def _two(value: Pair) -> tuple[int, int]:
@@ -41,7 +51,7 @@ class Linear(Module):
     """y = x Wᵀ + b: (…, in_features) → (…, out_features). `F.linear`."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
-        _positive("Linear", in_features=in_features, out_features=out_features)
+        in_features, out_features = _positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = new_parameter(out_features, in_features)
         self.bias = new_parameter(out_features) if bias else None
@@ -67,7 +77,10 @@ class Conv2d(Module):
         bias: bool = True,
         padding_mode: str = "zeros",
     ):
-        _positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        in_channels, out_channels, groups = _positive(
+            "Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups
+        )
+        kernel_size = _kernel("Conv2d", kernel_size)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
@@ -105,7 +118,10 @@ class ConvTranspose2d(Module):
         bias: bool = True,
         dilation: Pair = 1,
     ):
-        _positive("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        in_channels, out_channels, groups = _positive(
+            "ConvTranspose2d", in_channels=in_channels, out_channels=out_channels, groups=groups
+        )
+        kernel_size = _kernel("ConvTranspose2d", kernel_size)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"ConvTranspose2d: groups={groups} must divide in_channels={in_channels} and "
                              f"out_channels={out_channels}")
@@ -189,7 +205,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ):
-        _positive(type(self).__name__, num_features=num_features)
+        (num_features,) = _positive(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = init.ones_(new_parameter(num_features)) if affine else None

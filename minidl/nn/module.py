@@ -11,6 +11,7 @@ import numpy as np
 from ..autograd import Tensor
 from ..backend import Array, device_of, get_device, to_device
 
+T = TypeVar("T")
 Self = TypeVar("Self", bound="Module")
 
 
@@ -62,27 +63,27 @@ class Module:
         return (child for _, child in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, each with its path."""
+        """This module and all below it, each with its path; one that is used in several places comes once."""
+        return _once(self._paths(prefix))
+
+    def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """As `named_modules`, with every path of a shared module, as `state_dict` needs."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child._paths(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
         return (module for _, module in self.named_modules())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters with their paths; one that is used in several places comes once."""
-        seen: set[Parameter] = set()
-        for name, value in self._named_state(lambda module: module._own_parameters()):
-            if value not in seen:
-                seen.add(value)
-                yield name, value
+        return _once(self._named_state(lambda module: module._own_parameters()))
 
     def parameters(self) -> Iterator[Parameter]:
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        return self._named_state(lambda module: module._own_buffers())
+        return _once(self._named_state(lambda module: module._own_buffers()))
 
     def buffers(self) -> Iterator[Tensor]:
         return (buffer for _, buffer in self.named_buffers())
@@ -94,7 +95,7 @@ class Module:
         return {name: getattr(self, name) for name in self._buffer_names if getattr(self, name) is not None}
 
     def _named_state(self, own: Callable[[Module], dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-        for path, module in self.named_modules():
+        for path, module in self._paths():
             for name, value in own(module).items():
                 yield f"{path}.{name}" if path else name, value
 
@@ -119,6 +120,7 @@ class Module:
         values = {name: _array(state_dict[name]) for name in own if name in state_dict}
         problems += [f"{name} has shape {value.shape}, the model's has {own[name].shape}"
                      for name, value in values.items() if value.shape != own[name].shape]
+        problems += [f"{name} holds {value.dtype}, not numbers" for name, value in values.items() if value.dtype.kind not in "fiub"]
         if problems:
             raise ValueError(f"the state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name, value in values.items():
@@ -141,6 +143,8 @@ class Module:
         """Move all parameters and buffers to `device` and convert the floating-point ones to `dtype`, in place."""
         if device is not None and not isinstance(device, str):
             device, dtype = None, device
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"to: only floating-point dtypes; got {np.dtype(dtype)}")
         for tensor in (*self.parameters(), *self.buffers()):
             for holder in (tensor, tensor.grad):
                 if holder is not None:
@@ -172,7 +176,9 @@ class Module:
         """The constructor's arguments, those at their default left out."""
         shown = []
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            value = getattr(self, name, None)
+            if not hasattr(self, name):
+                continue
+            value = getattr(self, name)
             variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if name == "self" or variadic or isinstance(value, (Module, Tensor)) and not isinstance(parameter.default, bool):
                 continue
@@ -242,7 +248,18 @@ class ModuleList(Module):
 def _add(container: Module, name: str, module: Any) -> None:
     if not isinstance(module, Module):
         raise TypeError(f"{type(container).__name__} holds modules; got {type(module).__name__} for {name!r}")
+    if not name or "." in name or (hasattr(container, name) and not isinstance(getattr(container, name), Module)):
+        raise ValueError(f"{type(container).__name__}: {name!r} cannot be the name of a module: it is empty, has a dot or exists")
     setattr(container, name, module)
+
+
+def _once(named: Iterable[tuple[str, T]]) -> Iterator[tuple[str, T]]:
+    """Each value once, under its first name."""
+    seen = set()
+    for name, value in named:
+        if value not in seen:
+            seen.add(value)
+            yield name, value
 
 
 def _array(value: Any) -> Array:

@@ -60,7 +60,7 @@ class Configuration:
         """Read what `write` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: not JSON ({error})") from None
         known = {f.name for f in dataclasses.fields(cls)}
         required = known - {"model_options"}

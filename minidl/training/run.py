@@ -50,7 +50,8 @@ class Run:
         """Keep the state of the training and what was measured; raises OSError if that cannot be written."""
         tensors, values = trainer.state()
         history = trainer.history
-        if history and history[-1]["test_accuracy"] >= max(row["test_accuracy"] for row in history):
+        best = max((row["test_accuracy"] for row in history), default=0.0)
+        if history and trainer.between_epochs and history[-1]["test_accuracy"] >= best:
             save(trainer.model.state_dict(), self.folder / "best.safetensors")
         save(tensors, self.folder / "last.safetensors", {"training": json.dumps(values)})
         if history:

@@ -38,6 +38,9 @@ class Trainer:
     def __init__(
         self, model: Module, optimizer: SGD, schedule: LRScheduler | None, train: DataLoader, test: DataLoader, epochs: int
     ):
+        for part, loader in (("training", train), ("test", test)):
+            if not len(loader):
+                raise ValueError(f"there are no {part} images: an epoch would hold no batch")
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.test, self.epochs = train, test, epochs
         self.history: list[dict[str, float]] = []
@@ -46,6 +49,11 @@ class Trainer:
     @property
     def finished(self) -> bool:
         return len(self.history) >= self.epochs
+
+    @property
+    def between_epochs(self) -> bool:
+        """Whether the weights are still those that the last row of `history` was measured with."""
+        return self._epoch_so_far.images == 0
 
     def epochs_to_go(self, stop: Callable[[], bool] = lambda: False, quiet: bool = False) -> Iterator[dict[str, float]]:
         """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
@@ -80,6 +88,7 @@ class Trainer:
             if stop():
                 return False
             started = time.perf_counter()
+            self.train.load_state_dict(self.train.state_dict())  # an epoch that was left goes on, not over
             for images, labels in self.train:
                 loss, correct = self._train_batch(images.to(device), labels.to(device))
                 sums.loss += loss * len(labels)
@@ -144,8 +153,8 @@ class Trainer:
             generator().bit_generator.state = values["random"]
             self.history = list(values["history"])
             self._epoch_so_far = _Sums(**values["epoch_so_far"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the state of the training is incomplete: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"the state of the training is incomplete, or of another kind: {error}") from None
 
 
 class _Sums:
@@ -156,12 +165,12 @@ class _Sums:
 
 
 def evaluate(model: Module, loader: DataLoader) -> Evaluation:
-    """Loss and accuracy of `model` on all of `loader`, in evaluation mode; the mode is put back afterwards.
+    """Loss and accuracy of `model` on all of `loader`, in evaluation mode; every module's mode is put back afterwards.
 
     Raises ValueError for a data set without images.
     """
     loss, correct, images = 0.0, 0, 0
-    training, device = model.training, next(model.parameters()).device
+    modes, device = [(module, module.training) for module in model.modules()], next(model.parameters()).device
     model.eval()
     try:
         with no_grad():
@@ -171,7 +180,8 @@ def evaluate(model: Module, loader: DataLoader) -> Evaluation:
                 correct += int((logits.argmax(axis=1) == labels).sum())
                 images += len(labels)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     if not images:
         raise ValueError("evaluate: the data set holds no images")
     return Evaluation(loss / images, correct / images)

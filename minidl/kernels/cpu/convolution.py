@@ -55,32 +55,31 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
 def conv2d_input_gradient(
     g: np.ndarray, weight: np.ndarray, size: tuple[int, int], windows: Windows, groups: int
 ) -> np.ndarray:
-    """∂L/∂X (N, C, *size) from g (N, K, OH, OW): col2im(Wᵀ · G), a block of input channels at a time, strip by strip."""
+    """∂L/∂X (N, C, *size) from g (N, K, OH, OW): col2im(Wᵀ · G), a block of input channels at a time.
+
+    col2im goes in two steps: an output row adds to the KH image rows it read as one piece, with the KW values of
+    each window side by side; at the end these are added to their pixels.
+    """
     n, k, oh, ow = g.shape
     c, (kh, kw) = weight.shape[1], windows.kernel
-    outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
-    filters = weight.reshape(groups, k // groups, c, kh * kw).transpose(0, 2, 3, 1)
+    (reach, _), (stride, _), (dilation, _), ((top, bottom), _) = windows.reach, windows.stride, windows.dilation, windows.padding
+    outputs = batch_last(g).reshape(groups, k // groups, oh, ow * n)
+    filters = weight.reshape(groups, k // groups, c, kh, kw).transpose(0, 3, 2, 4, 1)
     dx = np.zeros((groups * c, *size, n), g.dtype)
-    row_bytes = max(1, kh * kw * ow * n * g.itemsize)
-    block = max(1, min(TILE_BYTES // row_bytes, -(-c // 4)))
-    height = max(1, TILE_BYTES // (block * row_bytes))
-    strips = []
-    for row in range(0, oh, height):
-        rows = slice(row, min(row + height, oh))
-        pixel_rows, strip = windows.strip(rows, size[0])
-        taps = list(strip.taps((pixel_rows.stop - pixel_rows.start, size[1])))
-        strips.append((rows, pixel_rows, taps))
+    block = max(1, TILE_BYTES // max(1, kh * kw * ow * n * g.itemsize))
 
-    def multiply_and_scatter(group: int, start: int, stop: int) -> None:
-        transposed = filters[group, start:stop].reshape(-1, k // groups)
-        for rows, pixel_rows, taps in strips:
-            columns = np.matmul(transposed, outputs[group][:, _span(rows, ow * n)])
-            columns = columns.reshape(-1, kh, kw, rows.stop - rows.start, ow, n).transpose(5, 0, 1, 2, 3, 4)
-            image = batch_first(dx[group * c + start : group * c + stop, pixel_rows])
-            for i, j, outs, pixels in taps:
-                image[pixels] += columns[:, :, i, j][outs]
+    def multiply_and_add(group: int, start: int, stop: int) -> None:
+        transposed = filters[group, :, start:stop].reshape(kh * (stop - start) * kw, k // groups)
+        rows = np.zeros((size[0] + top + bottom, (stop - start) * kw, ow * n), g.dtype)
+        for i in range(oh):
+            products = np.matmul(transposed, outputs[group, :, i])
+            rows[i * stride : i * stride + reach : dilation] += products.reshape(kh, (stop - start) * kw, ow * n)
+        inside = rows[top : top + size[0]].reshape(size[0], stop - start, kw, ow, n).transpose(2, 4, 1, 0, 3)
+        image = batch_first(dx[group * c + start : group * c + stop])
+        for j, outs, pixels in windows.axis_taps(1, size[1], ow):
+            image[..., pixels] += inside[j][..., outs]
 
-    parallel(multiply_and_scatter, ((i, j, min(j + block, c)) for i in range(groups) for j in range(0, c, block)))
+    parallel(multiply_and_add, ((i, j, min(j + block, c)) for i in range(groups) for j in range(0, c, block)))
     return batch_first(dx.reshape(groups * c, *size, n))
 
 

@@ -24,7 +24,16 @@ def _available_processors() -> int:
         return os.cpu_count() or 1
 
 
-_num_threads = int(os.environ.get("MINIDL_NUM_THREADS") or _available_processors())
+def _threads_at_start() -> int:
+    asked = os.environ.get("MINIDL_NUM_THREADS")
+    if not asked:
+        return _available_processors()
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ValueError(f"MINIDL_NUM_THREADS must be a whole number of at least 1; got {asked!r}")
+    return int(asked)
+
+
+_num_threads = _threads_at_start()
 
 
 def get_num_threads() -> int:
@@ -35,8 +44,8 @@ def get_num_threads() -> int:
 def set_num_threads(number: int) -> None:
     """Use `number` threads in the CPU kernels. Results do not depend on it. Raises ValueError below 1."""
     global _num_threads
-    if number < 1:
-        raise ValueError(f"set_num_threads: needs at least 1 thread; got {number}")
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"set_num_threads: needs a whole number of at least 1; got {number!r}")
     _num_threads = number
 
 
@@ -59,7 +68,8 @@ def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]]) ->
         try:
             work()
         finally:
-            errors = [future.exception() for future in futures]
+            # A helper that has not woken up yet finds nothing left to do: there is no need to wait for it.
+            errors = [future.exception() for future in futures if not future.cancel()]
         for error in errors:
             if error is not None:
                 raise error
@@ -88,13 +98,20 @@ def single_threaded_blas() -> Iterator[None]:
         _holders += 1
         if _holders == 1:
             _threads_before = [library.num_threads for library in _blas_libraries()]
-            for library in _blas_libraries():
-                library.set_num_threads(1)
+            _set_blas_threads([1] * len(_threads_before))
     try:
         yield
     finally:
         with _holding:
             _holders -= 1
             if _holders == 0:
-                for library, number in zip(_blas_libraries(), _threads_before):
-                    library.set_num_threads(number)
+                _set_blas_threads(_threads_before)
+
+
+def _set_blas_threads(numbers: list[int]) -> None:
+    for library, number in zip(_blas_libraries(), numbers):
+        # recent threadpoolctl (seen in 3.8) listens to the first thread only that ever set OpenBLAS's number; we hold a lock instead
+        forget = getattr(library, "clear_controlling_thread", lambda force: None)
+        forget(force=True)
+        library.set_num_threads(number)
+        forget(force=True)

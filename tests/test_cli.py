@@ -1,0 +1,381 @@
+"""The command line: what it prints, what it leaves on the disk, and one line for every mistake."""
+
+import csv
+import gzip
+import os
+import re
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+from test_data_idx import idx_bytes
+
+import minidl as dl
+from minidl import backend
+from minidl.cli import _interrupts, main
+from minidl.data import digits
+from minidl.kernels.cpu import threads
+from minidl.training import Trainer
+
+FILES = {"best.safetensors", "config.json", "curves.png", "last.safetensors", "metrics.csv"}
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_process(monkeypatch):
+    """Put back after each test what a command changes for the whole process."""
+    monkeypatch.setattr(threads, "_num_threads", threads._num_threads)
+    monkeypatch.setattr(backend, "_process_device", backend._process_device)
+    monkeypatch.setattr(backend, "_generator", backend._generator)
+
+
+@pytest.fixture
+def minidl(capsys):
+    """Run one command; gives its exit status, and what it printed to stdout and to stderr."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four epochs on the bundled digits; nobody changes it."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert main(["train", "lenet5", "--epochs", "4", "--quiet", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def metrics(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+# Help
+
+@pytest.mark.parametrize("command, options", [
+    ("", "train evaluate predict info --version"),
+    ("train", "model --data --resume --out --epochs --batch-size --lr --momentum --weight-decay --shift --schedule "
+              "--seed --workers --option --quiet --device --threads"),
+    ("evaluate", "RUN --best --device --threads"),
+    ("predict", "RUN IMAGE --invert --best --device --threads"),
+    ("info", "--device --threads"),
+])
+def test_help_names_every_option(capsys, command, options):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", out)) - {"--help"}
+    assert shown == {option for option in options.split() if option.startswith("--")}
+    assert all(option in out for option in options.split())
+    assert err == ""
+
+
+# What the commands do
+
+def test_train_prints_each_epoch_and_keeps_the_documented_files(minidl, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "run"
+    status, out, err = minidl("train", "lenet5", "--epochs", 1, "--quiet", "--out", folder)
+    assert (status, err) == (0, "")
+    (row,) = metrics(folder)
+    number, accuracy, speed = dl.get_num_threads(), row["test_accuracy"], row["images_per_second"]
+    assert out.splitlines() == [
+        f"lenet5, 61,706 parameters, on digits: 1,442 training and 355 test images, {number} thread(s), cpu",
+        f"epoch   1/1   training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
+        f"test: loss {row['test_loss']:.4f}, accuracy {accuracy:6.2%}   {speed:,.0f} images/s",
+        f"test accuracy {accuracy:.2%} after {row['seconds']:.1f} s of training; kept in {folder}",
+    ]
+    assert set(os.listdir(folder)) == FILES
+
+
+def test_without_out_a_run_has_a_folder_of_its_own_below_runs(minidl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = minidl("train", "lenet5", "--epochs", 1, "--quiet", "--batch-size", 721)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"lenet5-digits-\d{8}-\d{6}", folder.name)
+    assert out.endswith(f"kept in {folder.relative_to(tmp_path)}\n")
+
+
+def test_options_reach_the_configuration_and_the_model(minidl, tmp_path):
+    options = {"epochs": 1, "batch-size": 200, "lr": 0.002, "momentum": 0.5, "weight-decay": 0.0, "shift": 0,
+               "schedule": "constant", "seed": 7, "workers": 1, "threads": 1, "device": "cpu", "option": "variant=1998"}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    status, out, _ = minidl("train", "lenet5", "--quiet", "--out", tmp_path / "run", *arguments)
+    assert status == 0 and out.startswith("lenet5, 60,000 parameters, ") and "1 thread(s), cpu" in out
+    kept = dl.training.Configuration.read(tmp_path / "run" / "config.json")
+    assert vars(kept) == {
+        "model": "lenet5", "model_options": {"variant": "1998"}, "data": "digits", "input_size": 32, "epochs": 1, "seed": 7,
+        "batch_size": 200, "lr": 0.002, "momentum": 0.5, "weight_decay": 0.0, "schedule": "constant", "shift": 0,
+    }
+    assert dl.get_num_threads() == 1
+
+
+def test_a_finished_run_says_so_when_resumed_and_stays_as_it_is(minidl, run):
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert minidl("train", "--resume", run) == (0, f"{run} is finished: 4 of 4 epochs\n", "")
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_evaluate_measures_what_training_measured(minidl, trained):
+    last = metrics(trained)[-1]
+    accuracy = last["test_accuracy"]
+    assert minidl("evaluate", trained) == (0, (
+        f"lenet5 on the 355 test images of digits: loss {last['test_loss']:.4f}, accuracy {accuracy:.2%}, "
+        f"error {1 - accuracy:.2%}\n"), "")
+
+
+def test_best_takes_the_weights_of_the_best_epoch(minidl, run):
+    _, last, _ = minidl("evaluate", run)
+    state = {name: tensor.data * 0 for name, tensor in dl.load(run / "best.safetensors").items()}
+    dl.save(state, run / "best.safetensors")  # a network of zeros says 0 to every image
+    status, best, _ = minidl("evaluate", "--best", run)
+    assert (status, f"loss {np.log(10):.4f}, accuracy {35 / 355:.2%}" in best) == (0, True)
+    assert minidl("evaluate", run)[1] == last
+
+
+def test_info_says_with_what_it_runs(minidl, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # a machine without CuPy
+    status, out, err = minidl("info", "--threads", 3)
+    assert (status, err) == (0, "")
+    for expected in (f"minidl {dl.__version__}", f"NumPy {np.__version__}", "Python 3.", "BLAS: ", "threads: 3 of ",
+                     "default device: cpu", "GPU: none; ", "CuPy cannot be imported", "pip install 'minidl[gpu]'"):
+        assert expected in out
+
+
+# Prediction
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The first test image of a seven, in several files."""
+    Image = pytest.importorskip("PIL.Image")
+    data = digits(train=False)
+    gray = np.round(data.images[np.argmax(data.labels == 7), 0] * (255 / 16)).astype(np.uint8)
+    clear = np.zeros_like(gray)
+    arrays = {
+        "as it is": gray,
+        "enlarged": gray.repeat(20, axis=0).repeat(20, axis=1),
+        "coloured": np.stack([gray] * 3, axis=-1),
+        "dark on bright": 255 - gray,
+        "dark on nothing": np.stack([clear, clear, clear, gray], axis=-1),
+        "bright on nothing": np.stack([~clear, ~clear, ~clear, gray], axis=-1),
+    }
+    paths = {name: tmp_path / f"{name}.png" for name in arrays}
+    for name, array in arrays.items():
+        Image.fromarray(array).save(paths[name])
+    return paths
+
+
+def guesses(line):
+    return re.findall(r" (\d) +(\d+\.\d)%", line)
+
+
+@pytest.mark.parametrize("names, invert", [
+    (["as it is", "enlarged", "coloured", "bright on nothing"], []),
+    (["dark on bright", "dark on nothing"], ["--invert"]),
+])
+@pytest.mark.parametrize("best", [[], ["--best"]])
+def test_predict_sees_what_is_in_an_image(minidl, trained, pictures, names, invert, best):
+    status, out, err = minidl("predict", *invert, *best, trained, *(pictures[name] for name in names))
+    assert (status, err) == (0, "")
+    for name, line in zip(names, out.splitlines(), strict=True):
+        assert line.startswith(str(pictures[name]))
+        (first, share), *others = guesses(line)
+        assert first == "7" and float(share) > 50 and "█" in line
+        assert [float(other) for _, other in others] == sorted((float(other) for _, other in others), reverse=True)
+    assert len({tuple(guesses(line)) for line in out.splitlines()}) == 1  # it is the same image each time
+
+
+def test_predict_without_invert_is_not_the_same(minidl, trained, pictures):
+    lines = [minidl("predict", trained, pictures[name])[1] for name in ("as it is", "dark on bright")]
+    assert guesses(lines[0]) != guesses(lines[1])
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("damage, complaint", [
+    (lambda path: path.unlink(), "there is no image {}"),
+    (lambda path: path.write_text("no image"), "{} is not an image that can be read: "),
+    (lambda path: path.write_bytes(b""), "{} is not an image that can be read: "),
+    (cut_short, "{} is not an image that can be read: "),
+], ids=["missing", "not an image", "empty", "truncated"])
+def test_an_image_that_cannot_be_read_is_named(minidl, trained, pictures, damage, complaint):
+    path = pictures["as it is"]
+    damage(path)
+    assert_mistake(minidl("predict", trained, pictures["coloured"], path), complaint.format(path))
+
+
+def test_predict_without_pillow_names_the_extra(minidl, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert_mistake(minidl("predict", trained, "image.png"), "pip install 'minidl[images]'")
+
+
+# Mistakes
+
+def assert_mistake(result, complaint):
+    status, out, err = result
+    assert status == 2 and out == ""
+    assert err.startswith("minidl: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert complaint in err
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """MNIST's four files with three images each, of which one is cut short."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part in "train", "t10k":
+        for name, shape in ("images-idx3", (3, 28, 28)), ("labels-idx1", (3,)):
+            (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(shape, np.uint8))))
+    cut_short(folder / "t10k-images-idx3-ubyte.gz")
+    return folder
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    ("", "train needs a model (lenet5"),
+    ("lenet", "there is no model 'lenet'; did you mean lenet5"),
+    ("lenet5 --data minst", "there is no data set 'minst'; did you mean mnist"),
+    ("lenet5 --data digits:folder", "'digits' comes with minidl and takes no folder"),
+    ("lenet5 --data mnist:{tmp}/nowhere", "/nowhere has neither train-images-idx3-ubyte.gz nor train-images-"),
+    ("lenet5 --data mnist:{tmp}/mnist", "t10k-images-idx3-ubyte.gz is damaged: "),
+    ("lenet5 --option depth=3", "depth"),
+    ("lenet5 --option variant=1999", "there is no variant '1999'"),
+    ("lenet5 --option num_classes=9", "label 9 is out of range"),
+    ("lenet5 --option in_channels=3", "expects 3"),
+    ("lenet5 --option num_classes=many", "got 'many'"),
+    ("lenet5 --device gpu", "a GPU was asked for"),
+    ("lenet5 --device tpu", "there is no device 'tpu'"),
+    ("lenet5 --threads 0", "at least 1 thread; got 0"),
+    ("lenet5 --workers -1", "num_workers is -1"),
+    ("lenet5 --epochs -1", "epochs must be a whole number of at least 1; got -1"),
+    ("lenet5 --batch-size 0", "batch_size must be a whole number of at least 1; got 0"),
+    ("lenet5 --lr -0.1", "lr must be a number ≥ 0; got -0.1"),
+    ("lenet5 --lr nan", "lr must be a number ≥ 0; got nan"),
+    ("lenet5 --momentum -1", "momentum must be a number ≥ 0"),
+    ("lenet5 --weight-decay inf", "weight_decay must be a number ≥ 0"),
+    ("lenet5 --shift -2", "shift must be a whole number of at least 0"),
+    ("lenet5 --seed -1", "seed must be a whole number of at least 0"),
+])
+def test_a_mistake_is_said_in_one_line_and_leaves_nothing(minidl, mnist, tmp_path, monkeypatch, arguments, complaint):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # a machine without a GPU
+    words = [word.format(tmp=tmp_path) for word in arguments.split()]
+    assert_mistake(minidl("train", *words, "--out", tmp_path / "run"), complaint)
+    assert os.listdir(tmp_path) == ["mnist"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_run_folder_that_cannot_be_made_is_named(minidl, tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / place
+    assert_mistake(minidl("train", "lenet5", "--out", path), f"cannot make the run folder {path}: ")
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "no folder"
+
+
+def test_a_run_is_not_trained_over(minidl, run):
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert_mistake(minidl("train", "lenet5", "--out", run), f"a run in {run} already; resume it with --resume {run}")
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", [["train", "--resume"], ["evaluate"], ["predict"]], ids=" ".join)
+@pytest.mark.parametrize("name, damage, complaint", [
+    ("config.json", lambda path: path.unlink(), "there is no run in "),
+    ("config.json", half, "config.json is damaged"),
+    ("config.json", lambda path: path.write_text("{}"), "config.json is not the configuration of a run"),
+    ("last.safetensors", half, "last.safetensors is damaged"),
+    ("last.safetensors", flip_a_bit, "last.safetensors is damaged"),
+    ("last.safetensors", lambda path: path.write_text("garbage"), "last.safetensors is damaged"),
+], ids=["no config", "half a config", "empty config", "half a checkpoint", "flipped bit", "garbage"])
+def test_a_damaged_run_is_said_in_one_line(minidl, run, command, name, damage, complaint):
+    damage(run / name)
+    image = ["image.png"] if command == ["predict"] else []
+    assert_mistake(minidl(*command, run, *image), complaint)
+
+
+@pytest.mark.parametrize("command", [["train", "--resume"], ["evaluate"]], ids=" ".join)
+def test_a_missing_run_is_named(minidl, tmp_path, command):
+    path = tmp_path / "nowhere"
+    assert_mistake(minidl(*command, path), f"there is no run in {path}: it has no config.json")
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    ([], "required: COMMAND"),
+    (["fly"], "invalid choice: 'fly'"),
+    (["train", "lenet5", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
+    (["train", "lenet5", "--schedule", "step"], "--schedule: invalid choice: 'step'"),
+    (["train", "lenet5", "--option", "variant"], "--option: must be NAME=VALUE; got 'variant'"),
+    (["evaluate"], "required: RUN"),
+])
+def test_a_line_that_is_no_command_gets_the_usage(capsys, arguments, complaint):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith("usage: minidl") and complaint in err
+
+
+# What may happen during training
+
+def test_a_checkpoint_that_cannot_be_written_is_named(minidl, tmp_path):
+    (tmp_path / "run" / "last.safetensors").mkdir(parents=True)  # stands in the way, as a full disk does
+    status, out, err = minidl("train", "lenet5", "--epochs", 2, "--quiet", "--out", tmp_path / "run")
+    assert status == 2 and err.startswith(f"minidl: could not write {tmp_path / 'run' / 'last.safetensors'}: ")
+    assert err.count("\n") == 1
+
+
+def test_a_training_that_diverges_says_so_in_one_line(minidl, tmp_path):
+    status, out, err = minidl("train", "lenet5", "--lr", 1e36, "--quiet", "--out", tmp_path / "run")
+    assert status == 1
+    assert re.fullmatch(r"minidl: the loss became (nan|inf) in epoch 1, .*Try a rate of .*\n", err)
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with _interrupts() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_within_an_epoch_keeps_the_place(minidl, tmp_path, monkeypatch):
+    train_batch, batches = Trainer._train_batch, iter(range(100))
+
+    def train_batch_and_press(*arguments):
+        if next(batches) == 60:  # in the second of three epochs of 46 batches
+            signal.raise_signal(signal.SIGINT)
+        return train_batch(*arguments)
+
+    monkeypatch.setattr(Trainer, "_train_batch", train_batch_and_press)
+    status, out, err = minidl("train", "lenet5", "--epochs", 3, "--quiet", "--out", tmp_path / "run")
+    assert (status, err) == (130, "")
+    assert out.endswith(f"interrupted in epoch 2 of 3; go on with: minidl train --resume {tmp_path / 'run'}\n")
+    assert len(metrics(tmp_path / "run")) == 1
+    monkeypatch.undo()
+    assert minidl("train", "--resume", tmp_path / "run", "--quiet")[0] == 0
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2, 3]

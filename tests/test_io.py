@@ -1,0 +1,268 @@
+"""States on disk: what was saved comes back, PyTorch reads it, and no damage and no full disk goes unnoticed."""
+
+import os
+import re
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
+
+import minidl as dl
+from minidl.io import load_with_metadata, write_atomically
+
+DTYPES = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64".split()
+
+
+def assert_same_state(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert isinstance(actual[name], dl.Tensor)
+        array = np.asarray(value)
+        assert (actual[name].dtype, actual[name].shape) == (array.dtype, array.shape), name
+        np.testing.assert_array_equal(actual[name].data, array, err_msg=name)
+
+
+# What was saved comes back
+
+@given(st.dictionaries(st.text(max_size=9), st.sampled_from(DTYPES).flatmap(
+    lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, min_side=0, max_side=3))), max_size=4))
+def test_every_dtype_and_shape_comes_back(tmp_path_factory, state):
+    path = tmp_path_factory.mktemp("state") / "state.safetensors"
+    dl.save(state, path)
+    assert_same_state(dl.load(path), state)
+
+
+NUMBERS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize("array", [NUMBERS.T, NUMBERS[:, ::-1, ::2], np.broadcast_to(NUMBERS[0, 0], (3, 4)),
+                                   np.asfortranarray(NUMBERS[0]), NUMBERS.astype(">f4")],
+                         ids=["transposed", "strided", "broadcast", "Fortran", "big-endian"])
+def test_memory_in_any_order_comes_back(tmp_path, array):
+    dl.save({"a": array}, tmp_path / "a")
+    assert_same_state(dl.load(tmp_path / "a"), {"a": array.astype(np.float32)})
+
+
+def test_tensors_and_arrays_may_be_mixed_and_needing_a_gradient_is_not_saved(tmp_path):
+    tensor, scalar = dl.tensor(NUMBERS, requires_grad=True), np.float32(3)
+    dl.save({"tensor": tensor, "array": NUMBERS, "shared": NUMBERS, "scalar": scalar}, tmp_path / "a")
+    loaded = dl.load(tmp_path / "a")
+    assert_same_state(loaded, {"tensor": NUMBERS, "array": NUMBERS, "shared": NUMBERS, "scalar": scalar})
+    assert not any(tensor.requires_grad for tensor in loaded.values())
+
+
+def test_what_was_loaded_is_ones_own_and_outlives_the_file(tmp_path):
+    dl.save({"a": NUMBERS}, tmp_path / "a")
+    loaded = dl.load(tmp_path / "a")["a"]
+    dl.save({"a": NUMBERS + 1}, tmp_path / "a")
+    loaded.data[0] = 0
+    np.testing.assert_array_equal(loaded.data[1], NUMBERS[1])
+    np.testing.assert_array_equal(dl.load(tmp_path / "a")["a"].data, NUMBERS + 1)
+
+
+@pytest.mark.parametrize("state", [{}, {"a": NUMBERS}])
+@pytest.mark.parametrize("metadata", [None, {}, {"training": '{"epoch": 3}', "Ä\n": "", "": "\0"}])
+def test_text_beside_the_tensors_comes_back(tmp_path, state, metadata):
+    dl.save(state, tmp_path / "a", metadata)
+    loaded, text = load_with_metadata(tmp_path / "a")
+    assert_same_state(loaded, state)
+    assert text == (metadata or {})
+
+
+def test_a_models_state_goes_into_another_model(tmp_path):
+    one, other = dl.nn.BatchNorm2d(3), dl.nn.BatchNorm2d(3)
+    one(dl.tensor(np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32)))
+    dl.save(one.state_dict(), tmp_path / "a")
+    other.load_state_dict(dl.load(tmp_path / "a"))
+    assert_same_state(other.state_dict(), {name: tensor.data for name, tensor in one.state_dict().items()})
+
+
+# What PyTorch writes and reads
+
+def test_pytorch_reads_what_save_writes_and_the_reverse(tmp_path):
+    torch, peer = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    state = {dtype: NUMBERS.astype(dtype) for dtype in DTYPES} | {"one": np.array(3.0), "none": NUMBERS[:0]}
+    dl.save(state, tmp_path / "ours", {"some": "text"})
+    theirs = peer.load_file(tmp_path / "ours")
+    assert theirs.keys() == state.keys()
+    for name, array in state.items():
+        assert torch.equal(theirs[name], torch.from_numpy(array)), name
+    peer.save_file(theirs, tmp_path / "theirs", metadata={"format": "pt"})
+    loaded, text = load_with_metadata(tmp_path / "theirs")
+    assert_same_state(loaded, state)
+    assert text == {"format": "pt"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e5m2", "complex64"])
+def test_numbers_that_no_tensor_can_hold_are_said_to_be_that(tmp_path, dtype):
+    torch, peer = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    peer.save_file({"fine": torch.zeros(2), "b.weight": torch.zeros(2, dtype=getattr(torch, dtype))}, tmp_path / "a")
+    with pytest.raises(ValueError, match="'b.weight' as (BF16|F8_E5M2|C64), .* convert it to F32") as caught:
+        dl.load(tmp_path / "a")
+    assert str(tmp_path / "a") in str(caught.value) and "damaged" not in str(caught.value)
+
+
+# What cannot be saved
+
+@pytest.mark.parametrize("state, complaint", [
+    ({"a": [1.0, 2.0]}, "to tensors or arrays; got 'a': list"),
+    ({"a": NUMBERS, "b": None}, "got 'b': NoneType"),
+    ({1: NUMBERS}, "maps names .* got 1: ndarray"),
+    ({"__metadata__": NUMBERS}, "not '__metadata__'"),  # safetensors keeps its text under that name
+    ({"a": NUMBERS.astype(object)}, "'a' is object"),
+    ({"a": NUMBERS.astype(complex)}, "'a' is complex128"),
+    ({"a": np.array(["text"])}, "'a' is <U4"),
+])
+def test_what_is_no_state_is_refused_and_nothing_written(tmp_path, state, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        dl.save(state, tmp_path / "a")
+    assert os.listdir(tmp_path) == []
+
+
+# Whole or not at all
+
+def broken_write(part):
+    part.write_bytes(b"half of it")
+    raise OSError(28, "No space left on device")
+
+
+def interrupted_write(part):
+    part.write_bytes(b"half of it")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("write, error", [(broken_write, OSError), (interrupted_write, KeyboardInterrupt)])
+@pytest.mark.parametrize("before", [b"what was there", None])
+def test_a_failing_write_leaves_what_was_there_and_nothing_else(tmp_path, write, error, before):
+    path = tmp_path / "file"
+    if before:
+        path.write_bytes(before)
+    with pytest.raises(error) as caught:
+        write_atomically(path, write)
+    assert os.listdir(tmp_path) == (["file"] if before else [])
+    assert not before or path.read_bytes() == before
+    if error is OSError:
+        assert str(caught.value).startswith(f"could not write {path}: No space left on device. What was there")
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+import minidl as dl
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    dl.save({"a": np.zeros(1000)}, sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path):
+    pytest.importorskip("resource")  # Windows has no limit on the size of a file
+    path = tmp_path / "state"
+    dl.save({"a": NUMBERS}, path)
+    # In a process of its own: a limit that was lowered cannot be raised again.
+    said = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(f"could not write {path}: ") and "File too large" in said.stdout
+    assert os.listdir(tmp_path) == ["state"]
+    assert_same_state(dl.load(path), {"a": NUMBERS})
+
+
+@pytest.mark.parametrize("place", ["file/state", "nowhere/state", "folder"])
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=f"could not write {re.escape(str(tmp_path / place))}: .* the permissions"):
+        dl.save({"a": NUMBERS}, tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="skipped: only POSIX has a umask")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        dl.save({"a": NUMBERS}, tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+# Damage
+
+STATE = {"conv.weight": NUMBERS, "conv.bias": np.ones(3, np.float32), "steps": np.array(7), "none": NUMBERS[:0]}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "state.safetensors"
+    dl.save(STATE, path, {"training": '{"epoch": 3}'})
+    return path.read_bytes()
+
+
+def flip(content, at, bit):
+    return content[: (at := at % len(content))] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+
+
+def overwrite(content, at, patch):
+    return content[: (at := at % len(content))] + patch + content[at + len(patch) :]
+
+
+places, patches = st.integers(0, 10**6), st.binary(min_size=1, max_size=40)
+damages = st.one_of(
+    st.builds(lambda at, bit: lambda content: flip(content, at, bit), places, st.integers(0, 7)),
+    st.builds(lambda at, patch: lambda content: overwrite(content, at, patch), places, patches),
+    st.builds(lambda at: lambda content: content[: at % len(content)], places),
+    st.builds(lambda patch: lambda content: content + patch, patches),
+    st.builds(lambda garbage: lambda content: garbage, st.binary(max_size=200)),
+)
+
+
+@given(damages)
+def test_a_damaged_file_is_refused_in_one_sentence_or_the_damage_did_not_matter(saved, tmp_path_factory, damage):
+    path = tmp_path_factory.mktemp("damaged") / "state"
+    path.write_bytes(damage(saved))
+    try:
+        loaded = dl.load(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path} is damaged") and "\n" not in str(error)
+    else:
+        assert_same_state(loaded, STATE)
+
+
+def test_no_flipped_bit_and_no_cut_gets_through(saved, tmp_path):
+    path = tmp_path / "state"
+    wrong = []
+    for at in range(len(saved)):
+        for content in saved[:at], flip(saved, at, at % 8):
+            path.write_bytes(content)
+            try:
+                assert_same_state(dl.load(path), STATE)
+            except ValueError:
+                continue
+            wrong.append(content)
+    # Only the name of the checksum itself, or one of the spaces that fill up the header, may change unseen.
+    assert len(wrong) < 20 and all(len(content) == len(saved) for content in wrong)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in tmp_path / "missing", tmp_path:
+        with pytest.raises(FileNotFoundError, match=f"there is no file {re.escape(str(path))}"):
+            dl.load(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return pytest.fail, ("a file was executed",)
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path):
+    import pickle
+
+    (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        dl.load(tmp_path / "a.safetensors")
