@@ -94,7 +94,7 @@ class Node:
         self.gradients: Sequence[GradientFunction | None] | None = tuple(
             function if source is not None else None for function, source in zip(gradients, self.sources)
         )
-        self.guards = [(x.version, x.version.count, weakref.ref(_owner(x.data))) for x in inputs if isinstance(x, Tensor)]
+        self.guards = [_guard(x) for x in inputs if isinstance(x, Tensor)]
 
     def input_gradient(self, index: int, g: Array) -> Array:
         """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
@@ -135,6 +135,11 @@ class Node:
         self.gradients = None
         self.sources = ()
         self.guards = []
+
+
+def _guard(x: Tensor) -> tuple[_Version, int, weakref.ref[Array]]:
+    """The memory of `x` and how often it has been changed so far, for `Node.check_unchanged`."""
+    return x.version, x.version.count, weakref.ref(_owner(x.data))
 
 
 def _arrays_in(value: Any) -> Iterator[Array]:
@@ -204,11 +209,12 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             if any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
                 for index, x in enumerate(arguments):
                     if isinstance(x, Tensor) and x.requires_grad and (index >= len(gradients) or not gradients[index]):
-                        raise RuntimeError(f"{name} has no gradient for its argument {list(signature.parameters)[index]!r}; "
+                        parameter = list(signature.parameters)[index]
+                        raise RuntimeError(f"{name} has no gradient for its argument {parameter!r}; "
                                            "pass it detached: x.detach()")
                 result.requires_grad = True
                 result.node = Node(name, formula, inputs, gradients, result.data)
-                result.node.guards.append((result.version, result.version.count, weakref.ref(_owner(result.data))))
+                result.node.guards.append(_guard(result))
         return result
 
     OPERATIONS[name] = apply
@@ -269,14 +275,15 @@ def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[St
     graph walked before, and for a needed value changed in place; ValueError for a wrong shape.
     """
     if not loss.requires_grad:
-        raise RuntimeError("backward() from a tensor that needs no gradient: none of its inputs has requires_grad=True, "
-                           "or it was computed under no_grad()")
+        raise RuntimeError("backward() from a tensor that needs no gradient: none of its inputs has "
+                           "requires_grad=True, or it was computed under no_grad()")
     pending: dict[Node | Tensor, Array] = {loss.node or loss: _seed(loss, gradient)}
     borrowed: set[Node | Tensor] = {loss.node or loss}  # whose pending array may be someone else's memory
     for node in _newest_first(loss):
         if node.gradients is None:
-            raise RuntimeError(f"backward() came to {node.operation} a second time: what its gradient needs was released "
-                               "after the first. Compute the loss again, or add the losses and call backward() once")
+            raise RuntimeError(f"backward() came to {node.operation} a second time: what its gradient needs was "
+                               "released after the first. Compute the loss again, or add the losses "
+                               "and call backward() once")
         node.check_unchanged()
         g = pending.pop(node)
         input_gradients: list[Array | None] = []
@@ -309,8 +316,8 @@ def _seed(loss: Tensor, gradient: Operand | None) -> Array:
     xp = array_module(loss.data)
     if gradient is None:
         if loss.data.size != 1:
-            raise RuntimeError(f"backward() from a tensor of shape {loss.shape} needs gradient= an array of that shape; "
-                               "only a single number has the default 1. Did you mean loss.sum() or loss.mean()?")
+            raise RuntimeError(f"backward() from a tensor of shape {loss.shape} needs gradient= an array of that "
+                               "shape; only a single number has the default 1. Did you mean loss.sum() or loss.mean()?")
         return xp.ones_like(loss.data)
     array = xp.asarray(_unwrap(gradient), dtype=loss.dtype)
     if array.shape != loss.shape:
@@ -394,10 +401,14 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        body = np.array2string(to_device(self.data, "cpu"), separator=", ", precision=4, threshold=1000, prefix="tensor(")
+        values = to_device(self.data, "cpu")
+        body = np.array2string(values, separator=", ", precision=4, threshold=1000, prefix="tensor(")
         notes = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
         notes += "" if self.device == "cpu" else f", device={self.device!r}"
-        notes += f", operation={self.node.operation}" if self.node else ", requires_grad=True" if self.requires_grad else ""
+        if self.node:
+            notes += f", operation={self.node.operation}"
+        elif self.requires_grad:
+            notes += ", requires_grad=True"
         return f"tensor({body}{notes})"
 
     # Out of the graph
@@ -408,7 +419,8 @@ class Tensor:
         Raises RuntimeError for a tensor that needs a gradient, as PyTorch does: `x.detach().numpy()`.
         """
         if self.requires_grad:
-            raise RuntimeError("numpy() of a tensor that needs a gradient would lose it silently; write x.detach().numpy()")
+            raise RuntimeError("numpy() of a tensor that needs a gradient would lose it silently; "
+                               "write x.detach().numpy()")
         return to_device(self.data, "cpu")
 
     def item(self) -> float:
@@ -453,7 +465,8 @@ class Tensor:
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Set `requires_grad` of a leaf, in place."""
         if self.node is not None:
-            raise RuntimeError(f"requires_grad can be set on leaves only; this tensor is the result of {self.node.operation}")
+            raise RuntimeError("requires_grad can be set on leaves only; "
+                               f"this tensor is the result of {self.node.operation}")
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"only floats can have a gradient; got dtype {self.dtype}")
         self.requires_grad = requires_grad
@@ -484,8 +497,8 @@ class Tensor:
         if not (_recording.enabled and recorded):
             result = OPERATIONS[operation](self.detach(), other)
             if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-                raise TypeError(f"in-place {operation} gives {result.dtype}, which a tensor of {self.dtype} cannot hold; "
-                                "write x = x + y")
+                raise TypeError(f"in-place {operation} gives {result.dtype}, which a tensor of {self.dtype} "
+                                "cannot hold; write x = x + y")
             return self.copy_(result)
         if self.requires_grad and self.node is None:
             raise RuntimeError("a leaf that needs a gradient cannot be changed in place while recording; "

@@ -73,7 +73,7 @@ _process_device: str | None = None
 
 
 def get_device() -> str:
-    """The default device of this thread: `with device(...)`, else `set_device`, else ``MINIDL_DEVICE``, else the CPU."""
+    """This thread's default device: `with device(...)`, else `set_device`, else ``MINIDL_DEVICE``, else the CPU."""
     if _state.device is not None:
         return _state.device
     if _process_device is not None:

@@ -24,7 +24,7 @@ def available() -> list[str]:
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """The network `name` with the options of its factory. Raises ValueError for an unknown name, with the nearest ones."""
+    """The network `name` with its factory's options. Raises ValueError for an unknown name, with the nearest ones."""
     return FACTORIES[_known(name)](**options)
 
 

@@ -118,7 +118,8 @@ class ConnectedConv2d(nn.Module):
         count = sum(map(len, connections))
         self.weight = nn.Parameter(np.zeros((count, kernel_size, kernel_size), np.float32))
         self.bias = nn.Parameter(np.zeros(len(connections), np.float32))
-        self.table = np.full((len(connections), in_channels), count)  # count: the filter of zeros behind the trained ones
+        # Where nothing is connected stands `count`, the filter of zeros behind the trained ones.
+        self.table = np.full((len(connections), in_channels), count)
         filters = iter(range(count))
         for output, seen in enumerate(connections):
             for channel in seen:
@@ -174,7 +175,7 @@ def _initialise_1998(module: nn.Module) -> None:
 
 
 def drawings() -> np.ndarray:
-    """The ten digits as 7 × 12 pixel drawings of ±1, (10, 84): the targets of F6, in the manner of the paper's figure 3."""
+    """The ten digits as 7 × 12 pixel drawings of ±1, (10, 84): the targets of F6, after the paper's figure 3."""
     rows = DRAWINGS.split()
     pixels = np.array([[1.0 if pixel == "#" else -1.0 for pixel in row] for row in rows], np.float32)
     return np.ascontiguousarray(pixels.reshape(12, 10, 7).transpose(1, 0, 2)).reshape(10, 84)

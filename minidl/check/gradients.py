@@ -43,8 +43,8 @@ def gradcheck(
     more than `max_entries` entries, that many are drawn, and one random direction through all of them.
 
     Raises `GradcheckError` with the worst entry, both values, the input that owns it and the likely mistake;
-    `NondifferentiableError` where the function has a kink within `eps`; ValueError for a function that is random or
-    gives nothing to check.
+    `NondifferentiableError` where the function has a kink too near for finite differences to pass it by; ValueError for
+    a function that is random, not finite or gives nothing to check.
     """
     arguments = [_as_float64(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,))]
     checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
@@ -99,8 +99,8 @@ def _compare(
         return []
     worst = int(excess.argmax())
     message = (f"the gradient for {name} is wrong {directions[worst][0]}: recorded {found[worst]:.8g}, "
-               f"finite differences give {numerical[worst]:.8g}; {int((excess > 1).sum())} of {len(directions)} checked "
-               f"entries differ.{_likely_mistake(recorded, found, numerical)}")
+               f"finite differences give {numerical[worst]:.8g}; {int((excess > 1).sum())} of {len(directions)} "
+               f"checked entries differ.{_likely_mistake(recorded, found, numerical)}")
     return [(float(excess[worst]), message)]
 
 
@@ -130,8 +130,8 @@ def _slope(f: Callable[[float], list[Array]], cotangents: list[Array], h: float,
         curved = jump < 0.2 * before and change < 0.01 * before  # the step shrank tenfold, and so did the jump
         if smooth or curved or math.isnan(slope):
             return slope
-    raise NondifferentiableError(f"the function has a kink for {place}: slope {left:.6g} on one side, {right:.6g} on the "
-                                 "other (ReLU at 0, or a tie in a maximum?); move the point away from it")
+    raise NondifferentiableError(f"the function has a kink for {place}: slope {left:.6g} on one side, {right:.6g} "
+                                 "on the other (ReLU at 0, or a tie in a maximum?); move the point away from it")
 
 
 def _moved(fn: Callable[..., Any], arguments: list[Any], index: int, direction: np.ndarray, t: float) -> list[Array]:
@@ -179,7 +179,9 @@ def _likely_mistake(recorded: np.ndarray, found: np.ndarray, numerical: np.ndarr
         return " The recorded gradient is zero everywhere: is the path to this input cut?"
     ratio = float(found @ numerical) / max(float(numerical @ numerical), 1e-300)
     if same(found, ratio * numerical):
-        return " The sign is flipped." if same(found, -numerical) else f" It is {ratio:.6g} times the right one everywhere: a missing factor?"
+        if same(found, -numerical):
+            return " The sign is flipped."
+        return f" It is {ratio:.6g} times the right one everywhere: a missing factor?"
     if recorded.ndim >= 2 and recorded.size == len(numerical):
         right = numerical.reshape(recorded.shape)
         if recorded.shape[-1] == recorded.shape[-2] and same(recorded, right.swapaxes(-1, -2)):

@@ -31,7 +31,10 @@ SOURCES = {
 
 
 def find_source(name: str) -> tuple[Source, str | None]:
-    """The source and folder of ``"name"`` or ``"name:folder"``. Raises ValueError for an unknown name, with the nearest."""
+    """The source and folder of ``"name"`` or ``"name:folder"``.
+
+    Raises ValueError for an unknown name, with the nearest ones, and for a folder that the source does not take.
+    """
     name, _, folder = name.partition(":")
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, cutoff=0.4)

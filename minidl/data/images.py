@@ -11,8 +11,8 @@ def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> 
     """The image at `path` as gray values in [0, 1], float32 (size, size), its longer side made `size` pixels long.
 
     A black margin fills the shorter side; `invert` turns dark strokes on a bright ground around first. Raises
-    ModuleNotFoundError naming the extra to install without Pillow, FileNotFoundError, or ValueError for a file that
-    is not an image or is damaged.
+    FileNotFoundError, ValueError for a file that is not an image or is damaged, and, where Pillow is missing,
+    ModuleNotFoundError naming the extra to install.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError

@@ -24,8 +24,8 @@ class DataLoader:
     The arguments that PyTorch has mean what they mean there: batches have `batch_size` images and
     the last one what is left, unless `drop_last`; `shuffle` draws a new order for each epoch.
     `num_workers` threads (PyTorch has processes; NumPy does not need them, as it releases the
-    interpreter lock) keep up to `num_workers` · `prefetch_factor` batches ready; 0 prepares each
-    batch when it is asked for. A data set without `fetch` is then read by several threads at once.
+    interpreter lock) keep up to `num_workers` · `prefetch_factor` batches ready, so a data set is
+    read by several threads at once; 0 prepares each batch when it is asked for.
 
     Order and random numbers follow from `seed`, the epoch and the batch alone, whatever
     `num_workers`; without a `seed`, one is drawn from the generator that `minidl.manual_seed` seeds.
@@ -81,7 +81,7 @@ class DataLoader:
         return {"seed": self.seed, "epoch": self.epoch, "batch": self._handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration go on exactly where `state` was taken, given the same data set and batch size.
+        """Let the next iteration go on where `state` was taken, given the same data set, batch size and `shuffle`.
 
         Raises `ValueError`, and changes nothing, for a state that this loader cannot have been in.
         """

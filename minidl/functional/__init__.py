@@ -1,4 +1,5 @@
-"""Differentiable operations, each with its gradients beside it. Names, arguments and defaults are PyTorch's.
+"""Differentiable operations, each with its gradients beside it. Names, arguments and defaults are PyTorch's; the
+arguments of reductions and of `transpose` are NumPy's.
 
 Every operation takes tensors (or arrays and numbers, as constants) and returns a tensor. To add one,
 write a function from arrays to ``(value, gradients)`` under `@differentiable`; see any file here.
@@ -19,6 +20,6 @@ __all__ = [
     "abs", "adaptive_avg_pool2d", "add", "avg_pool2d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "cat", "clone", "col2im", "conv2d", "conv_transpose2d", "cross_entropy", "div",
     "dropout", "exp", "flatten", "getitem", "im2col", "linear", "local_response_norm", "log", "log_softmax", "matmul",
-    "max", "max_pool2d", "mean", "min", "mse_loss", "mul", "neg", "nll_loss", "pad", "pow", "relu", "reshape", "sigmoid",
-    "softmax", "sqrt", "sub", "sum", "tanh", "to", "transpose", "var",
+    "max", "max_pool2d", "mean", "min", "mse_loss", "mul", "neg", "nll_loss", "pad", "pow", "relu", "reshape",
+    "sigmoid", "softmax", "sqrt", "sub", "sum", "tanh", "to", "transpose", "var",
 ]

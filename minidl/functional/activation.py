@@ -1,4 +1,4 @@
-"""Activations: what stands between two linear maps, and the softmax at the end. Claims D3, D9."""
+"""Activations: what stands between two linear maps, and the softmax at the end. Claims D3, D5, D9."""
 
 from __future__ import annotations
 

@@ -12,13 +12,15 @@ from ..kernels.windows import Windows
 def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """One whole number for both directions, or (vertical, horizontal); each at least `minimum`.
 
-    Raises TypeError for numbers that are not whole, ValueError for others that are too small or too many.
+    Raises TypeError for numbers that are not whole, ValueError for whole ones that are too small, and for anything
+    that is neither one number nor two.
     """
     both = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(both) == 2 and not all(isinstance(v, Integral) for v in both) or isinstance(value, float):
         raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
     if len(both) != 2 or min(both) < minimum:
-        raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; got {value!r}")
+        raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; "
+                         f"got {value!r}")
     return int(both[0]), int(both[1])
 
 
@@ -42,7 +44,8 @@ def check_reduction(operation: str, reduction: str, count: int) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{operation}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
     if reduction == "mean" and count == 0:
-        raise ValueError(f"{operation}: the mean loss over an empty batch is undefined; skip empty batches or use reduction='sum'")
+        raise ValueError(f"{operation}: the mean loss over an empty batch is undefined; "
+                         "skip empty batches or use reduction='sum'")
 
 
 def check_fits(operation: str, input: Array, windows: Windows) -> None:
@@ -50,6 +53,6 @@ def check_fits(operation: str, input: Array, windows: Windows) -> None:
     for size, reach, (before, after) in zip(input.shape[-2:], windows.reach, windows.padding):
         if size + before + after < reach:
             raise ValueError(
-                f"{operation}: kernel {windows.kernel} with dilation {windows.dilation} is larger than the padded input: "
-                f"{tuple(input.shape[-2:])} padded by {windows.padding}"
+                f"{operation}: kernel {windows.kernel} with dilation {windows.dilation} is larger than "
+                f"the padded input: {tuple(input.shape[-2:])} padded by {windows.padding}"
             )

@@ -45,7 +45,7 @@ def pow(a, b):
         return g * (xp.where(constant, 0, b).astype(y.dtype) * a ** exponent)
 
     def exponent_gradient(g):
-        base = xp.where(xp.asarray(a) == 0, 1, a).astype(y.dtype)  # y = 0 there, and ln 1 = 0
+        base = xp.where(xp.asarray(a) == 0, 1, a).astype(y.dtype)  # ln 1 = 0 in place of ln 0
         return g * (y * xp.log(base))
 
     return y, (base_gradient, exponent_gradient)

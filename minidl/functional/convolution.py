@@ -35,11 +35,11 @@ def conv2d(
 
     `input` (N, C, H, W) or (C, H, W), `weight` (K, C/groups, KH, KW), `bias` (K) → (N, K, OH, OW) with
     OH = ⌊(H + 2·padding − dilation·(KH − 1) − 1) / stride⌋ + 1. `padding` may be ``"valid"`` (none) or
-    ``"same"`` (OH = H, for stride 1). As in PyTorch and the papers, this is cross-correlation: the kernel is not flipped.
+    ``"same"`` (OH = H, for stride 1). Cross-correlation, as in PyTorch and the papers: the kernel is not flipped.
     Raises ValueError for shapes and options that do not fit, TypeError for dtypes that differ.
     """
     images = check_images("conv2d", input)
-    n, c = images.shape[:2]
+    c = images.shape[1]
     if weight.ndim != 4:
         raise ValueError(f"conv2d: weight must be (K, C/groups, KH, KW); got shape {weight.shape}")
     _check_channels("conv2d", groups, input_channels=c, output_channels=len(weight))
@@ -88,7 +88,7 @@ def conv_transpose2d(
     Raises ValueError for shapes and options that do not fit, TypeError for dtypes that differ.
     """
     images = check_images("conv_transpose2d", input)
-    n, c = images.shape[:2]
+    c = images.shape[1]
     if weight.ndim != 4 or len(weight) != c:
         raise ValueError(f"conv_transpose2d: input has {c} channels, so weight must be ({c}, K/groups, KH, KW); "
                          f"got shape {weight.shape}")
@@ -166,7 +166,8 @@ def col2im(
     size = pair("col2im", "output_size", output_size, 1)
     (kh, kw), (oh, ow) = windows.kernel, windows.output_size(size)
     if columns.ndim not in (2, 3) or columns.shape[-2] % (kh * kw) or columns.shape[-1] != oh * ow:
-        raise ValueError(f"col2im: columns must be (N, C·{kh * kw}, {oh * ow}) for output_size {size}; got {columns.shape}")
+        raise ValueError(f"col2im: columns must be (N, C·{kh * kw}, {oh * ow}) for output_size {size}; "
+                         f"got {columns.shape}")
     lead, c = columns.shape[:-2], columns.shape[-2] // (kh * kw)
     n = lead[0] if lead else 1
     image = geometry.col2im(columns.reshape(n, c, kh, kw, oh, ow), size, windows)
@@ -201,4 +202,5 @@ def _check_channels(operation: str, groups: int, input_channels: int, output_cha
 
 def _check_bias(operation: str, bias: Array | None, channels: int) -> None:
     if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"{operation}: bias must have shape ({channels},), one value an output channel; got {bias.shape}")
+        raise ValueError(f"{operation}: bias must have shape ({channels},), one value an output channel; "
+                         f"got {bias.shape}")

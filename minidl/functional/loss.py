@@ -1,7 +1,7 @@
 """Loss functions. Claims D1, D2, D4.
 
-Each first gives one loss a sample; `reduction` then takes their ``"mean"`` (the default), their
-``"sum"``, or ``"none"`` of both.
+Each first gives one loss a sample (`cross_entropy`, `nll_loss`) or an entry (the others): L in the formulas.
+`reduction` then takes their ``"mean"`` (the default), their ``"sum"``, or ``"none"`` of both.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def cross_entropy(
     """L = −Σⱼ yⱼ log aⱼ with a = softmax(z)     ∂L/∂z = a Σⱼ yⱼ − y, which is a − y for one-hot y     ∂L/∂y = −log a
 
     Minimising it is minimising the negative log-likelihood of the softmax (claims D1, D4). `input`: logits z
-    (N, C), (C) or (N, C, …); `target`: class indices (N), () or (N, …), or probabilities of the input's shape. `weight` (C)
-    scales each class; a mean over indices then divides by the sum of the weights. Samples labelled `ignore_index` do
-    not count; `label_smoothing` ε mixes ε/C into y.
+    (N, C), (C) or (N, C, …); `target`: class indices (N), () or (N, …), or probabilities of the input's shape.
+    `weight` (C) scales each class; a mean over indices then divides by the sum of the weights. Samples labelled
+    `ignore_index` do not count; `label_smoothing` ε mixes ε/C into y.
     Raises ValueError for labels out of range, shapes that do not fit or a mean over no samples, TypeError for labels
     that are not whole numbers.
     """
@@ -81,8 +81,8 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
     xp = array_module(input)
     _check_pair("binary_cross_entropy", input, target, reduction)
     if input.size and not (0 <= input.min() and input.max() <= 1):
-        raise ValueError(f"binary_cross_entropy: input holds probabilities in [0, 1]; got {input.min()} to {input.max()}. "
-                         "For logits use binary_cross_entropy_with_logits")
+        raise ValueError(f"binary_cross_entropy: input holds probabilities in [0, 1]; got {input.min()} to "
+                         f"{input.max()}. For logits use binary_cross_entropy_with_logits")
     scale = 1.0 if weight is None else weight
     losses = -(target * _clamped_log(xp, input) + (1 - target) * _clamped_log(xp, 1 - input)) * scale
     value, share = _reduce(losses, reduction, losses.size)
@@ -162,7 +162,8 @@ def _class_axis_second(operation: str, input: Array) -> Array:
 
 
 def _target_shares(
-    operation: str, input: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float
+    operation: str, input: Array, target: Array, weight: Array | None,
+    ignore_index: int, reduction: str, smoothing: float,
 ) -> tuple[Array, Array | float]:
     """Class indices or probabilities as the shares y (N, C, D) of the sum −Σ y log a, and what a mean divides by."""
     xp = array_module(input)
@@ -184,11 +185,13 @@ def _target_shares(
         raise TypeError(f"{operation}: labels must be whole numbers (or, in cross_entropy, probabilities of shape "
                         f"{input.shape}); got dtype {target.dtype} and shape {target.shape}")
     if target.shape != samples:
-        raise ValueError(f"{operation}: target must have shape {samples} for an input of shape {input.shape}; got {target.shape}")
+        raise ValueError(f"{operation}: target must have shape {samples} for an input of shape {input.shape}; "
+                         f"got {target.shape}")
     counted = target != ignore_index
     wrong = target[counted & ((target < 0) | (target >= classes))]
     if wrong.size:
-        raise ValueError(f"{operation}: label {wrong[0]} is out of range; with {classes} classes labels are 0 to {classes - 1}")
+        raise ValueError(f"{operation}: label {wrong[0]} is out of range; "
+                         f"with {classes} classes labels are 0 to {classes - 1}")
     labels, counted = target.reshape(flat), counted.reshape(flat)
     chosen = (labels[:, None] == xp.arange(classes)[:, None]) & counted[:, None]
     y = chosen.astype(input.dtype)
@@ -200,7 +203,8 @@ def _target_shares(
     else:
         count = counted.sum()
     if reduction == "mean" and not count > 0:
-        raise ValueError(f"{operation}: the mean loss is undefined: every label is ignore_index={ignore_index} or has weight 0")
+        raise ValueError(f"{operation}: the mean loss is undefined: "
+                         f"every label is ignore_index={ignore_index} or has weight 0")
     return y.astype(input.dtype, copy=False), count
 
 

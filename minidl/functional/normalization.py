@@ -72,7 +72,8 @@ def batch_norm(
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, array in given.items():
         if array is not None and array.shape != (channels,):
-            raise ValueError(f"batch_norm: {name} must have shape ({channels},), one value a channel; got {array.shape}")
+            raise ValueError(f"batch_norm: {name} must have shape ({channels},), one value a channel; "
+                             f"got {array.shape}")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
     x, axes = input, (0, *range(2, input.ndim))

@@ -19,7 +19,12 @@ Pair = int | tuple[int, int]
 
 @differentiable
 def max_pool2d(
-    input: Array, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False
+    input: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
 ):
     """y = max of each window     ∂L/∂x = g at the first pixel (row by row) that equals the maximum, summed over windows
 
@@ -114,7 +119,8 @@ def _windows(
     stride = kernel if stride is None else pair(operation, "stride", stride, 1)
     padding, dilation = pair(operation, "padding", padding, 0), pair(operation, "dilation", dilation, 1)
     if any(2 * p > k for p, k in zip(padding, kernel)):
-        raise ValueError(f"{operation}: padding {padding} is more than half of the kernel {kernel}; a window could miss the image")
+        raise ValueError(f"{operation}: padding {padding} is more than half of the kernel {kernel}; "
+                         "a window could miss the image")
     vertical, horizontal = padding
     windows = Windows(kernel, stride, ((vertical, vertical), (horizontal, horizontal)), dilation)
     if not ceil_mode:

@@ -41,7 +41,8 @@ def transpose(x, *, axes=None):
 def getitem(x, *, index):
     """x[index]     ∂L/∂x = g at the chosen places, summed where a place was chosen more than once, 0 elsewhere"""
     xp, shape = array_module(x), x.shape
-    plain = not any(is_array(part) or isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
+    parts = index if isinstance(index, tuple) else (index,)
+    plain = not any(is_array(part) or isinstance(part, list) for part in parts)  # then no place is chosen twice
 
     def gradient(g):
         whole = xp.zeros(shape, g.dtype)
@@ -57,7 +58,7 @@ def getitem(x, *, index):
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along `dim`; they agree in all other sizes. Inception modules join their branches so.
 
-    Raises ValueError for no tensors or sizes that differ elsewhere.
+    Raises ValueError for no tensors, a `dim` that they do not have, or sizes that differ elsewhere.
     """
     if not tensors:
         raise ValueError("cat: needs at least one tensor; got none")
@@ -70,8 +71,9 @@ def concatenate(*arrays, dim):
     first = arrays[0].shape
     if not -len(first) <= dim < len(first):
         raise ValueError(f"cat: dim={dim} is not an axis of tensors of shape {first}")
+    elsewhere = [axis for axis in range(len(first)) if axis != dim % len(first)]
     for array in arrays:
-        if array.ndim != len(first) or any(a != b for i, (a, b) in enumerate(zip(array.shape, first)) if i != dim % len(first)):
+        if array.ndim != len(first) or any(array.shape[axis] != first[axis] for axis in elsewhere):
             raise ValueError(f"cat: along dim {dim} all other sizes must agree; got shapes {[x.shape for x in arrays]}")
     ends, part = [], [slice(None)] * len(first)
     for array in arrays:

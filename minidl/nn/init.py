@@ -70,7 +70,8 @@ def eye_(tensor: T) -> T:
 def dirac_(tensor: T, groups: int = 1) -> T:
     """Filters (K, C/groups, KH, KW) that pass channels through unchanged."""
     if tensor.ndim != 4 or tensor.shape[0] % groups:
-        raise ValueError(f"dirac_: needs filters (K, C/groups, KH, KW) with K divisible by groups={groups}; got {tensor.shape}")
+        raise ValueError(f"dirac_: needs filters (K, C/groups, KH, KW) with K divisible by groups={groups}; "
+                         f"got {tensor.shape}")
     values = np.zeros(tensor.shape)
     per_group = tensor.shape[0] // groups
     for group in range(groups):

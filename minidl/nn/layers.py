@@ -82,12 +82,14 @@ class Conv2d(Module):
         )
         kernel_size = _kernel("Conv2d", kernel_size)
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+            raise ValueError(f"Conv2d: groups={groups} must divide in_channels={in_channels} and "
+                             f"out_channels={out_channels}")
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
             raise ValueError(f"Conv2d: unknown padding_mode {padding_mode!r}; "
                              "choose from 'zeros', 'reflect', 'replicate', 'circular'")
         if padding_mode != "zeros" and isinstance(padding, str):
-            raise ValueError(f"Conv2d: padding={padding!r} goes with padding_mode='zeros'; give numbers for {padding_mode!r}")
+            raise ValueError(f"Conv2d: padding={padding!r} goes with padding_mode='zeros'; "
+                             f"give numbers for {padding_mode!r}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.padding_mode = padding_mode
@@ -142,7 +144,12 @@ class MaxPool2d(Module):
     """The largest value of each window. `F.max_pool2d`."""
 
     def __init__(
-        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.ceil_mode = dilation, ceil_mode
@@ -168,7 +175,8 @@ class AvgPool2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+            x, self.kernel_size, self.stride, self.padding,
+            self.ceil_mode, self.count_include_pad, self.divisor_override,
         )
 
 
@@ -217,9 +225,11 @@ class _BatchNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self._axes:
-            raise ValueError(f"{type(self).__name__}: needs an input with {' or '.join(map(str, self._axes))} axes; got {x.shape}")
+            axes = " or ".join(map(str, self._axes))
+            raise ValueError(f"{type(self).__name__}: needs an input with {axes} axes; got {x.shape}")
         if x.shape[1] != self.num_features:
-            raise ValueError(f"{type(self).__name__}: needs {self.num_features} channels; got {x.shape[1]} in {x.shape}")
+            raise ValueError(f"{type(self).__name__}: needs {self.num_features} channels; "
+                             f"got {x.shape[1]} in {x.shape}")
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats:
             self.num_batches_tracked.data += 1

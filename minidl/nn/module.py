@@ -120,7 +120,8 @@ class Module:
         values = {name: _array(state_dict[name]) for name in own if name in state_dict}
         problems += [f"{name} has shape {value.shape}, the model's has {own[name].shape}"
                      for name, value in values.items() if value.shape != own[name].shape]
-        problems += [f"{name} holds {value.dtype}, not numbers" for name, value in values.items() if value.dtype.kind not in "fiub"]
+        problems += [f"{name} holds {value.dtype}, not numbers"
+                     for name, value in values.items() if value.dtype.kind not in "fiub"]
         if problems:
             raise ValueError(f"the state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for name, value in values.items():
@@ -173,17 +174,18 @@ class Module:
     # How it prints
 
     def extra_repr(self) -> str:
-        """The constructor's arguments, those at their default left out."""
+        """The constructor's arguments that are kept as attributes, those at their default left out."""
         shown = []
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if not hasattr(self, name):
                 continue
             value = getattr(self, name)
             variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            if name == "self" or variadic or isinstance(value, (Module, Tensor)) and not isinstance(parameter.default, bool):
+            switch = isinstance(parameter.default, bool)  # the attribute may be what it switched on, such as `bias`
+            if name == "self" or variadic or (isinstance(value, (Module, Tensor)) and not switch):
                 continue
-            if isinstance(parameter.default, bool):
-                value = value is not None if not isinstance(value, bool) else value
+            if switch and not isinstance(value, bool):
+                value = value is not None
             if parameter.default is parameter.empty:
                 shown.append(repr(value))
             elif value != parameter.default:
@@ -249,7 +251,8 @@ def _add(container: Module, name: str, module: Any) -> None:
     if not isinstance(module, Module):
         raise TypeError(f"{type(container).__name__} holds modules; got {type(module).__name__} for {name!r}")
     if not name or "." in name or (hasattr(container, name) and not isinstance(getattr(container, name), Module)):
-        raise ValueError(f"{type(container).__name__}: {name!r} cannot be the name of a module: it is empty, has a dot or exists")
+        raise ValueError(f"{type(container).__name__}: {name!r} cannot be the name of a module: "
+                         "it is empty, has a dot or exists")
     setattr(container, name, module)
 
 

@@ -1,3 +1,4 @@
+"""Optimizers, schedules of the learning rate, and gradient clipping. Names and arguments are PyTorch's."""
 
 from .clipping import clip_grad_norm_, clip_grad_value_
 from .optimizer import Optimizer

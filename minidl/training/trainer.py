@@ -59,13 +59,14 @@ class Trainer:
         """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
 
         A row holds epoch, lr, train_loss, train_accuracy (both while training), test_loss, test_accuracy, seconds and
-        images_per_second. Raises `Diverged` when the loss is no longer finite; the model then is as it was before that batch.
+        images_per_second. Raises `Diverged` when a loss is no longer finite; a batch with such a loss changes no weight.
         """
         while not self.finished:
             if not self._train_epoch(stop, quiet):
                 return
-            sums, self._epoch_so_far = self._epoch_so_far, _Sums()
             test = evaluate(self.model, self.test)
+            self._check_finite("the loss on the test images", test.loss)
+            sums, self._epoch_so_far = self._epoch_so_far, _Sums()
             self.history.append({
                 "epoch": len(self.history) + 1,
                 "lr": self.optimizer.param_groups[0]["lr"],
@@ -105,19 +106,22 @@ class Trainer:
     def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels)
-        if not math.isfinite(value := loss.item()):
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise Diverged(
-                f"the loss became {value} in epoch {len(self.history) + 1}, after {self._epoch_so_far.images} images, at a "
-                f"learning rate of {rate:g}: the steps are too large, or the data holds values that are not finite. "
-                f"Try a rate of {rate / 10:g}"
-            )
+        self._check_finite("the loss", value := loss.item())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
         return value, int((logits.argmax(axis=1) == labels).sum())
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise Diverged(
+                f"{what} became {value} in epoch {len(self.history) + 1}, after {self._epoch_so_far.images} images, "
+                f"at a learning rate of {rate:g}: the steps are too large, or the data holds values that are not "
+                f"finite. Try a rate of {rate / 10:g}"
+            )
 
     # Keeping and resuming
 

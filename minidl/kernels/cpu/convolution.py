@@ -8,6 +8,7 @@ result of a product is the next activation as it lies.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -27,8 +28,8 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> 
     filters = weight.reshape(groups, k // groups, -1)
     patches = _patches(x, windows, groups)
 
-    def multiply(group: int, rows: slice) -> None:
-        np.matmul(filters[group], _columns(patches, group, rows), out=y[group, :, _span(rows, size[1] * n)])
+    def multiply(group: int, tile: Tile) -> None:
+        np.matmul(filters[group], _columns(patches, group, tile), out=y[group, :, tile.span])
 
     parallel(multiply, _tiles(patches))
     return batch_first(y.reshape(k, *size, n))
@@ -39,16 +40,17 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     n, k, oh, ow = g.shape
     patches = _patches(x, windows, groups)
     outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
-    tiles = list(_tiles(patches))
+    places = list(_tiles(patches))
     c, (kh, kw) = x.shape[1] // groups, windows.kernel
-    parts = np.empty((len(tiles), c * kh * kw, k // groups), g.dtype)
+    parts = np.empty((len(places), c * kh * kw, k // groups), g.dtype)
 
-    def multiply(index: int, group: int, rows: slice) -> None:
+    def multiply(index: int, group: int, tile: Tile) -> None:
         # Transposed: BLAS is faster with the long side of the result first.
-        np.matmul(_columns(patches, group, rows), outputs[group][:, _span(rows, ow * n)].T, out=parts[index])
+        np.matmul(_columns(patches, group, tile), outputs[group][:, tile.span].T, out=parts[index])
 
-    parallel(multiply, ((index, *tile) for index, tile in enumerate(tiles)))
-    totals = parts.reshape(groups, len(tiles) // groups, c * kh * kw, k // groups).sum(axis=1)
+    # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
+    parallel(multiply, ((index, *place) for index, place in enumerate(places)), threads=1 if parts[:1].size < 500 else None)
+    totals = parts.reshape(groups, len(places) // groups, c * kh * kw, k // groups).sum(axis=1)
     return totals.transpose(0, 2, 1).reshape(k, c, kh, kw)
 
 
@@ -101,19 +103,31 @@ def _patches(x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     )
 
 
-def _tiles(patches: np.ndarray) -> Iterator[tuple[int, slice]]:
-    """(group, output rows) such that the columns of each tile fill about `TILE_BYTES`."""
+class Tile(NamedTuple):
+    """Whole output rows, or a part of one: the columns that are built and multiplied at once."""
+
+    rows: slice
+    columns: slice
+    span: slice
+    """The same outputs, counted through (OH, OW, N)."""
+
+
+def _tiles(patches: np.ndarray) -> Iterator[tuple[int, Tile]]:
+    """(group, tile) such that the columns of each tile fill about `TILE_BYTES`."""
     groups, c, kh, kw, oh, ow, n = patches.shape
-    height = max(1, TILE_BYTES // max(1, c * kh * kw * ow * n * patches.itemsize))
-    return ((group, slice(row, min(row + height, oh))) for group in range(groups) for row in range(0, oh, height))
+    column_bytes = max(1, c * kh * kw * n * patches.itemsize)
+    width = min(ow, max(1, TILE_BYTES // column_bytes))
+    height = max(1, TILE_BYTES // (column_bytes * ow)) if width == ow else 1
+    for group in range(groups):
+        for row in range(0, oh, height):
+            for column in range(0, ow, width):
+                below, right = min(row + height, oh), min(column + width, ow)
+                span = slice((row * ow + column) * n, ((below - 1) * ow + right) * n)
+                yield group, Tile(slice(row, below), slice(column, right), span)
 
 
-def _columns(patches: np.ndarray, group: int, rows: slice) -> np.ndarray:
-    """The column matrix (C·KH·KW, rows·OW·N) of a tile; a view where the image is its own columns, as for 1×1."""
-    tile = patches[group, :, :, :, rows]
-    c, kh, kw, height, ow, n = tile.shape
-    return tile.reshape(c * kh * kw, height * ow * n)
-
-
-def _span(rows: slice, width: int) -> slice:
-    return slice(rows.start * width, rows.stop * width)
+def _columns(patches: np.ndarray, group: int, tile: Tile) -> np.ndarray:
+    """The column matrix (C·KH·KW, outputs) of a tile; a view where the image is its own columns, as for 1×1."""
+    windows = patches[group, :, :, :, tile.rows, tile.columns]
+    c, kh, kw, height, width, n = windows.shape
+    return windows.reshape(c * kh * kw, height * width * n)

@@ -45,14 +45,15 @@ def set_num_threads(number: int) -> None:
     """Use `number` threads in the CPU kernels. Results do not depend on it. Raises ValueError below 1."""
     global _num_threads
     if not isinstance(number, int) or number < 1:
-        raise ValueError(f"set_num_threads: needs a whole number of at least 1; got {number!r}")
+        raise ValueError(f"set_num_threads: needs a whole number, at least 1 thread; got {number!r}")
     _num_threads = number
 
 
-def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``function(*task)`` for every task, spread over the pool; the first exception is raised here."""
+def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], threads: int | None = None) -> None:
+    """Call ``function(*task)`` for every task, spread over all threads or at most `threads`; the first exception is
+    raised here."""
     tasks = list(tasks)
-    helpers = min(_num_threads, len(tasks)) - 1
+    helpers = min(threads or _num_threads, _num_threads, len(tasks)) - 1
     with single_threaded_blas():
         if helpers < 1:
             for task in tasks:

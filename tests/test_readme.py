@@ -1,0 +1,39 @@
+"""The README's example runs and prints what the README shows; its files and commands exist."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.autograd import OPERATIONS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_example_prints_what_is_shown():
+    shown = re.search(r"```\n\n```\n(cross_entropy.*?)```", README, re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(PYTHON[0], {})
+    assert shown is not None and printed.getvalue() == shown[1]
+
+
+def test_the_recipe_gives_an_operation_that_passes_gradcheck():
+    room: dict = {}
+    try:
+        exec(PYTHON[1], room)
+        assert eval(PYTHON[2], {"minidl": minidl, **room}) is True
+        np.testing.assert_allclose(room["softplus"](np.zeros(1)).data, np.log(2))
+    finally:
+        OPERATIONS.pop("softplus", None)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:minidl|models|tests)/[\w/.]+)`", README))))
+def test_every_file_that_is_named_exists(path):
+    assert (ROOT / path).exists()
