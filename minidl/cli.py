@@ -33,6 +33,8 @@ from .training import Configuration, Diverged, Run, Trainer, evaluate
 from .training.configuration import SCHEDULES
 
 EVALUATION_BATCH = 250
+TUNABLE = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "shift")
+"""What a model's preset decides unless the command line does."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,6 +64,9 @@ def train(options: argparse.Namespace) -> int:
     import models
 
     if options.resume:
+        decided = ("model", "data", "out", "seed", "option", *TUNABLE)
+        if given := [name for name in decided if getattr(options, name) is not None]:
+            raise ValueError(f"--resume goes on as the run was configured; leave out {', '.join(given)}")
         run = Run.open(options.resume)
         trainer = _trainer(run.configuration, options.workers)
         run.resume(trainer)
@@ -101,12 +106,12 @@ def _configure(options: argparse.Namespace) -> Configuration:
     import models
 
     preset = models.preset(options.model)
-    tunable = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "shift")
-    given = {name: getattr(options, name) for name in tunable}
+    given = {name: getattr(options, name) for name in TUNABLE}
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     return Configuration(
-        model=options.model, model_options=dict(options.option), data=options.data, input_size=preset.input_size,
-        seed=options.seed, **values,
+        model=options.model, model_options=dict(options.option or ()), data=options.data or "digits",
+        input_size=preset.input_size,
+        seed=options.seed or 0, **values,
     )
 
 
@@ -120,11 +125,11 @@ def _trainer(configuration: Configuration, workers: int) -> Trainer:
     manual_seed(configuration.seed)
     model = _build(configuration)
     optimizer = SGD(
-        model.parameters(), lr=configuration.lr, momentum=configuration.momentum, weight_decay=configuration.weight_decay
+        model.parameters(), configuration.lr, configuration.momentum, weight_decay=configuration.weight_decay
     )
+    dataset = open_dataset(configuration.data, True, configuration.input_size, configuration.shift)
     loader = DataLoader(
-        open_dataset(configuration.data, True, configuration.input_size, configuration.shift), configuration.batch_size, shuffle=True,
-        num_workers=workers, seed=configuration.seed,
+        dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed
     )
     steps = configuration.epochs * len(loader)
     schedule: LRScheduler | None = None
@@ -156,7 +161,7 @@ def _test_loader(configuration: Configuration) -> DataLoader:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed, as a function: the training then stops between two batches. A second one stops at once."""
+    """Whether Ctrl-C was pressed, as a function: training then stops between two batches. A second stops at once."""
     pressed = []
 
     def remember(*_: Any) -> None:
@@ -208,7 +213,8 @@ def info(options: argparse.Namespace) -> int:
     print(f"minidl {__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.platform()}")
     for library in threadpoolctl.threadpool_info():
         if library["user_api"] == "blas":
-            print(f"BLAS: {library['internal_api']} {library['version']} ({library.get('architecture', 'unknown kernels')})")
+            kernels = library.get("architecture", "unknown kernels")
+            print(f"BLAS: {library['internal_api']} {library['version']} ({kernels})")
     print(f"threads: {get_num_threads()} of {os.cpu_count()} processors")
     print(f"default device: {get_device()}")
     try:
@@ -229,10 +235,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minidl {__version__}")
     machine = argparse.ArgumentParser(add_help=False)
     machine.add_argument("--device", metavar="NAME", help="cpu, gpu or gpu:N (default: MINIDL_DEVICE, else cpu)")
-    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: MINIDL_NUM_THREADS, else all processors)")
+    machine.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: MINIDL_NUM_THREADS, else all processors)"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> argparse.ArgumentParser:
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], help: str, epilog: str = ""
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name, help=help, description=help, epilog=epilog, parents=[machine],
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -250,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         "  minidl train --resume runs/NAME              go on after Ctrl-C or a crash",
     )
     training.add_argument("model", nargs="?", help="the model's name, such as lenet5")
-    training.add_argument("--data", default="digits", metavar="NAME", help=f"{', '.join(SOURCES)}, or NAME:FOLDER (default: digits)")
+    training.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)}, or NAME:FOLDER (default: digits)")
     training.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it was configured")
     training.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/MODEL-DATA-TIME)")
     for name, kind, help in (
@@ -261,11 +271,16 @@ def _parser() -> argparse.ArgumentParser:
         ("weight-decay", float, "of SGD"),
         ("shift", int, "pixels by which training images are moved at random"),
     ):
-        training.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=f"{help} (default: the model's own)")
+        letter = "X" if kind is float else "N"
+        training.add_argument(f"--{name}", type=kind, metavar=letter, help=f"{help} (default: the model's own)")
     training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: the model's own)")
-    training.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
-    training.add_argument("--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)")
-    training.add_argument("--option", type=_assignment, action="append", default=[], metavar="NAME=VALUE", help="an option of the model")
+    training.add_argument("--seed", type=int, metavar="N", help="of everything random (default: 0)")
+    training.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
+    )
+    training.add_argument(
+        "--option", type=_assignment, action="append", metavar="NAME=VALUE", help="an option of the model"
+    )
     training.add_argument("--quiet", action="store_true", help="no progress bar")
 
     evaluation = command("evaluate", evaluate_run, "Measure a run's model on the test images.")

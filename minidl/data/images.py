@@ -24,6 +24,8 @@ def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> 
             image = ImageOps.exif_transpose(file)
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
+            if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip
+                image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
             gray = image.convert("L")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None

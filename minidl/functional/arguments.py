@@ -15,6 +15,8 @@ def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]
     Raises TypeError for numbers that are not whole, ValueError for whole ones that are too small, and for anything
     that is neither one number nor two.
     """
+    if isinstance(value, str):
+        raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
     both = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(both) == 2 and not all(isinstance(v, Integral) for v in both) or isinstance(value, float):
         raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")

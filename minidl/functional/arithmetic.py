@@ -35,7 +35,7 @@ def div(a, b):
 
 @differentiable
 def pow(a, b):
-    """aᵇ     ∂L/∂a = g b aᵇ⁻¹, and 0 where b = 0     ∂L/∂b = g aᵇ ln a, and 0 where a = 0"""
+    """aᵇ     ∂L/∂a = g b aᵇ⁻¹, and 0 where b = 0     ∂L/∂b = g aᵇ ln a, and 0 where a = 0 < b"""
     xp = array_module(a) if is_array(a) else array_module(b)
     y = a ** b
 

@@ -11,6 +11,8 @@ where col2im, the adjoint of im2col, adds each column entry back to the pixel it
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from ..autograd import differentiable
 from ..backend import Array
 from ..kernels import kernels_of
@@ -94,6 +96,7 @@ def conv_transpose2d(
                          f"got shape {weight.shape}")
     channels = weight.shape[1] * groups
     _check_channels("conv_transpose2d", groups, input_channels=c, output_channels=channels)
+    padding = pair("conv_transpose2d", "padding", padding, 0)
     windows = _windows("conv_transpose2d", weight.shape[2:], stride, padding, dilation)
     extra = pair("conv_transpose2d", "output_padding", output_padding, 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, windows.stride, windows.dilation)):
@@ -140,7 +143,8 @@ def im2col(input: Array, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
     (N, C, H, W) → (N, C·KH·KW, OH·OW), zero outside the image; PyTorch's `unfold`. Claim D8.
     Raises ValueError for a kernel larger than the padded image, or options that make no sense.
     """
-    windows = _windows("im2col", pair("im2col", "kernel_size", kernel_size, 1), stride, padding, dilation)
+    kernel, padding = pair("im2col", "kernel_size", kernel_size, 1), pair("im2col", "padding", padding, 0)
+    windows = _windows("im2col", kernel, stride, padding, dilation)
     images = check_images("im2col", input)
     check_fits("im2col", input, windows)
     columns = geometry.im2col(images, windows)
@@ -162,7 +166,8 @@ def col2im(
     (N, C·KH·KW, OH·OW) → (N, C, H, W) with `output_size` = (H, W); the adjoint of `im2col`, PyTorch's `fold`.
     Raises ValueError for columns that such an image does not have.
     """
-    windows = _windows("col2im", pair("col2im", "kernel_size", kernel_size, 1), stride, padding, dilation)
+    kernel, padding = pair("col2im", "kernel_size", kernel_size, 1), pair("col2im", "padding", padding, 0)
+    windows = _windows("col2im", kernel, stride, padding, dilation)
     size = pair("col2im", "output_size", output_size, 1)
     (kh, kw), (oh, ow) = windows.kernel, windows.output_size(size)
     if columns.ndim not in (2, 3) or columns.shape[-2] % (kh * kw) or columns.shape[-1] != oh * ow:
@@ -195,7 +200,7 @@ def _windows(operation: str, kernel: tuple[int, int], stride: Pair, padding: Pai
 
 
 def _check_channels(operation: str, groups: int, input_channels: int, output_channels: int) -> None:
-    if not isinstance(groups, int) or groups < 1 or input_channels % groups or output_channels % groups:
+    if not isinstance(groups, Integral) or groups < 1 or input_channels % groups or output_channels % groups:
         raise ValueError(f"{operation}: groups={groups} must divide the {input_channels} input channels and the "
                          f"{output_channels} output channels")
 

@@ -172,6 +172,7 @@ def _target_shares(
     flat = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{operation}: weight must have shape ({classes},), one value a class; got {weight.shape}")
+    check_same_dtype(operation, input=input, weight=weight)
     if not 0 <= smoothing <= 1:
         raise ValueError(f"{operation}: label_smoothing is a share between 0 and 1; got {smoothing}")
     check_reduction(operation, reduction, math.prod(samples))

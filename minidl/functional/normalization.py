@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..autograd import differentiable
 from ..backend import Array, array_module
+from .arguments import check_same_dtype
 
 
 @differentiable
@@ -76,20 +77,24 @@ def batch_norm(
                              f"got {array.shape}")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
-    x, axes = input, (0, *range(2, input.ndim))
+    check_same_dtype("batch_norm", input=input, **given)
+    xp, x, axes = array_module(input), input, (0, *range(2, input.ndim))
     shape = [1, channels] + [1] * (x.ndim - 2)
     count = x.size // channels if channels else 0
     if training:
         if count == 1:
             raise ValueError(f"batch_norm: training needs more than one value a channel; got input {x.shape}")
-        mean, variance = x.mean(axis=axes), x.var(axis=axes)
-        for running, now in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
-            if running is not None:
-                running *= 1 - momentum
-                running += momentum * now
+        if count == 0:  # an empty batch says nothing: the running statistics stay
+            mean, variance = xp.zeros(channels, x.dtype), xp.ones(channels, x.dtype)
+        else:
+            mean, variance = x.mean(axis=axes), x.var(axis=axes)
+            for running, now in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
+                if running is not None:
+                    running *= 1 - momentum
+                    running += momentum * now
     else:
         mean, variance = running_mean, running_var
-    scale = (1 / array_module(x).sqrt(variance + eps)).astype(x.dtype)
+    scale = 1 / xp.sqrt(variance + eps)
     normalized = x - mean.reshape(shape)
     normalized *= scale.reshape(shape)
     gain = scale if weight is None else weight * scale

@@ -32,7 +32,7 @@ def mean(x, *, axis=None, keepdims=False):
     """(1/n) Σ xᵢ     ∂L/∂xᵢ = g / n"""
     xp, shape, size = array_module(x), x.shape, x.size
     y = x.mean(axis=axis, keepdims=keepdims)
-    return y, (lambda g: xp.broadcast_to(_kept(g * (g.size / size), axis, len(shape)), shape).copy(),)
+    return y, (lambda g: xp.broadcast_to(_kept(g * (g.size / (size or 1)), axis, len(shape)), shape).copy(),)
 
 
 @differentiable

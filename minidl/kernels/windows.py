@@ -26,6 +26,11 @@ class Windows(NamedTuple):
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
+    @property
+    def vertical(self) -> tuple[int, int, int, tuple[int, int]]:
+        """(reach, stride, dilation, padding) from row to row."""
+        return self.reach[0], self.stride[0], self.dilation[0], self.padding[0]
+
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """How many windows fit into an image of `size` = (H, W)."""
         (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding
@@ -40,7 +45,7 @@ class Windows(NamedTuple):
                 yield kh, kw, (..., out_rows, out_columns), (..., in_rows, in_columns)
 
     def axis_taps(self, axis: int, size: int, out: int) -> Iterator[tuple[int, slice, slice]]:
-        """For each kernel offset along one axis, from `size` pixels to `out` outputs: those it serves, those they read."""
+        """For each kernel offset along one axis of `size` pixels and `out` outputs: those it serves and reads."""
         stride, before = self.stride[axis], self.padding[axis][0]
         for k in range(self.kernel[axis]):
             offset = k * self.dilation[axis] - before  # the pixel that output 0 reads

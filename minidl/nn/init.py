@@ -35,8 +35,9 @@ def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
 
 def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
     """N(mean, std²), drawn again wherever it falls outside [a, b]. Raises ValueError if that is nearly always."""
-    if not (a < b and a < mean + 4 * std and b > mean - 4 * std):
-        raise ValueError(f"trunc_normal_: [{a}, {b}] must be an interval within 4 std of the mean {mean} (std {std})")
+    below_a, below_b = (math.erf((x - mean) / (std * math.sqrt(2))) / 2 for x in (a, b))
+    if not below_b - below_a > 1e-3:
+        raise ValueError(f"trunc_normal_: [{a}, {b}] holds under 0.1% of N({mean}, {std}²); choose a wider interval")
     values = generator().normal(mean, std, tensor.shape)
     outside = (values < a) | (values > b)
     while outside.any():

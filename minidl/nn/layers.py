@@ -44,7 +44,7 @@ def _kernel(layer: str, value: Pair) -> Pair:
 
 
 def _two(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+    return value if isinstance(value, tuple) else (int(value), int(value))
 
 
 class Linear(Module):

@@ -57,7 +57,7 @@ class Configuration:
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
-        """Read what `write` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit."""
+        """Read what `write` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or wrong."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:

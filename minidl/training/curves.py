@@ -35,8 +35,8 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path, title: str = ""
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     last = history[-1]
-    figure.suptitle(f"{title}: {last['test_accuracy']:.1%} of the test images right after {last['epoch']} epochs".lstrip(": "),
-                    fontsize=11)
+    outcome = f"{last['test_accuracy']:.1%} of the test images right after {last['epoch']} epochs"
+    figure.suptitle(f"{title}: {outcome}" if title else outcome, fontsize=11)
     write_atomically(path, lambda part: FigureCanvasAgg(figure).print_png(part))
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: ``config.json``, ``metrics.csv``, ``last.safetensors`` and ``best.safetensors``, ``curves.png``."""
+"""The folder of a run: ``config.json``, ``metrics.csv``, ``last.safetensors``, ``best.safetensors``, ``curves.png``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..io import load_with_metadata, save, write_atomically
 from ..nn import Module
 from .configuration import Configuration
 from .curves import draw_curves
-from .trainer import Trainer
+from .trainer import Trainer, model_state
 
 
 class Run:
@@ -27,10 +27,11 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], configuration: Configuration) -> Run:
-        """A new run in `folder`. Raises FileExistsError if there is a run already, OSError if it cannot be written to."""
+        """A new run in `folder`. Raises FileExistsError if there is a run already, OSError if it cannot be made."""
         folder = Path(folder)
         if (folder / "config.json").exists():
-            raise FileExistsError(f"there is a run in {folder} already; resume it with --resume {folder}, or name another folder")
+            raise FileExistsError(f"there is a run in {folder} already; resume it with --resume {folder}, "
+                                  "or name another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -40,7 +41,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
-        """The run in `folder`. Raises FileNotFoundError if there is none, ValueError if its configuration is damaged."""
+        """The run in `folder`. Raises FileNotFoundError if there is none, ValueError for a damaged configuration."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"there is no run in {folder}: it has no config.json; train makes run folders")
@@ -57,7 +58,8 @@ class Run:
         if history:
             self._write_metrics(history)
             if importlib.util.find_spec("matplotlib"):
-                draw_curves(history, self.folder / "curves.png", title=f"{self.configuration.model} on {self.configuration.data}")
+                title = f"{self.configuration.model} on {self.configuration.data}"
+                draw_curves(history, self.folder / "curves.png", title)
 
     def _write_metrics(self, history: list[dict[str, float]]) -> None:
         def write(part: Path) -> None:
@@ -83,9 +85,7 @@ class Run:
             raise ValueError(f"{path} does not hold the state of this run: {error}") from None
 
     def load_weights(self, model: Module, best: bool = False) -> None:
-        """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError before the first checkpoint."""
+        """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError if there are none yet."""
         path = self.folder / ("best.safetensors" if best else "last.safetensors")
         tensors, _ = load_with_metadata(path)
-        model.load_state_dict(
-            tensors if best else {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        )
+        model.load_state_dict(tensors if best else model_state(tensors))

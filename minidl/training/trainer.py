@@ -36,7 +36,13 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Module, optimizer: SGD, schedule: LRScheduler | None, train: DataLoader, test: DataLoader, epochs: int
+        self,
+        model: Module,
+        optimizer: SGD,
+        schedule: LRScheduler | None,
+        train: DataLoader,
+        test: DataLoader,
+        epochs: int,
     ):
         for part, loader in (("training", train), ("test", test)):
             if not len(loader):
@@ -59,7 +65,7 @@ class Trainer:
         """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
 
         A row holds epoch, lr, train_loss, train_accuracy (both while training), test_loss, test_accuracy, seconds and
-        images_per_second. Raises `Diverged` when a loss is no longer finite; a batch with such a loss changes no weight.
+        images_per_second. Raises `Diverged` for a loss that is not finite; a batch with such a loss changes no weight.
         """
         while not self.finished:
             if not self._train_epoch(stop, quiet):
@@ -85,7 +91,8 @@ class Trainer:
         device = next(self.model.parameters()).device
         sums, title = self._epoch_so_far, f"epoch {len(self.history) + 1}/{self.epochs}"
         total = len(self.train.dataset)
-        with tqdm(desc=title, total=total, initial=sums.images, unit=" images", leave=False, disable=quiet or None) as bar:
+        hidden = quiet or None  # None: shown on a terminal only
+        with tqdm(desc=title, total=total, initial=sums.images, unit=" images", leave=False, disable=hidden) as bar:
             if stop():
                 return False
             started = time.perf_counter()
@@ -97,7 +104,8 @@ class Trainer:
                 sums.images += len(labels)
                 sums.seconds += time.perf_counter() - started
                 started = time.perf_counter()
-                bar.set_postfix_str(f"loss {sums.loss / sums.images:.4f}, accuracy {sums.correct / sums.images:.1%}", refresh=False)
+                mean, share = sums.loss / sums.images, sums.correct / sums.images
+                bar.set_postfix_str(f"loss {mean:.4f}, accuracy {share:.1%}", refresh=False)
                 bar.update(len(labels))
                 if stop():
                     return False
@@ -149,7 +157,7 @@ class Trainer:
                 index, _, buffer = rest.partition(".")
                 state.setdefault(int(index), {})[buffer] = value.data
         try:
-            self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+            self.model.load_state_dict(model_state(tensors))
             self.optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"]})
             if self.schedule is not None:
                 self.schedule.load_state_dict(values["schedule"])
@@ -159,6 +167,11 @@ class Trainer:
             self._epoch_so_far = _Sums(**values["epoch_so_far"])
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the state of the training is incomplete, or of another kind: {error}") from None
+
+
+def model_state(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The model's part of the tensors that `Trainer.state` gave."""
+    return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
 
 
 class _Sums:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/lenet5_step.py [--batch 1 64 256] [--pairs 40]
 
-Forward, cross-entropy, backward and SGD with momentum on a synthetic 32 × 32 batch. The two run in turn, a burst of steps
-each; the ratio is the median over the pairs of bursts, with its quartiles. Below 1 minidl is faster.
+Forward, cross-entropy, backward and SGD with momentum on a synthetic 32 × 32 batch. The two run in turn, a burst of
+steps each; the ratio is the median over the pairs of bursts, with its quartiles. Below 1 minidl is faster.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def main() -> None:
         pairs = np.array([(burst(ours, steps), burst(theirs, steps)) for _ in range(options.pairs)])
         low, middle, high = np.percentile(pairs[:, 0] / pairs[:, 1], [25, 50, 75])
         mine, other = np.median(pairs, axis=0)
-        print(f"batch {batch:3d}: minidl {mine:6.2f} ms   PyTorch {other:6.2f} ms   ratio {middle:.2f} ({low:.2f} to {high:.2f})")
+        print(f"batch {batch:3d}: minidl {mine:6.2f} ms   PyTorch {other:6.2f} ms   "
+              f"ratio {middle:.2f} ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
         np.matmul(_columns(patches, group, tile), outputs[group][:, tile.span].T, out=parts[index])
 
     # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
-    parallel(multiply, ((index, *place) for index, place in enumerate(places)), threads=1 if parts[:1].size < 500 else None)
+    threads = 1 if parts[:1].size < 500 else None
+    parallel(multiply, ((index, *place) for index, place in enumerate(places)), threads)
     totals = parts.reshape(groups, len(places) // groups, c * kh * kw, k // groups).sum(axis=1)
     return totals.transpose(0, 2, 1).reshape(k, c, kh, kw)
 
@@ -64,7 +65,7 @@ def conv2d_input_gradient(
     """
     n, k, oh, ow = g.shape
     c, (kh, kw) = weight.shape[1], windows.kernel
-    (reach, _), (stride, _), (dilation, _), ((top, bottom), _) = windows.reach, windows.stride, windows.dilation, windows.padding
+    reach, stride, dilation, (top, bottom) = windows.vertical
     outputs = batch_last(g).reshape(groups, k // groups, oh, ow * n)
     filters = weight.reshape(groups, k // groups, c, kh, kw).transpose(0, 3, 2, 4, 1)
     dx = np.zeros((groups * c, *size, n), g.dtype)

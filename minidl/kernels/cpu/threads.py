@@ -33,11 +33,14 @@ def _threads_at_start() -> int:
     return int(asked)
 
 
-_num_threads = _threads_at_start()
+_num_threads: int | None = None  # until somebody asks
 
 
 def get_num_threads() -> int:
     """How many threads the CPU kernels use: ``MINIDL_NUM_THREADS``, else the processors available."""
+    global _num_threads
+    if _num_threads is None:
+        _num_threads = _threads_at_start()
     return _num_threads
 
 
@@ -53,7 +56,8 @@ def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], th
     """Call ``function(*task)`` for every task, spread over all threads or at most `threads`; the first exception is
     raised here."""
     tasks = list(tasks)
-    helpers = min(threads or _num_threads, _num_threads, len(tasks)) - 1
+    most = get_num_threads()
+    helpers = min(threads or most, most, len(tasks)) - 1
     with single_threaded_blas():
         if helpers < 1:
             for task in tasks:
@@ -65,7 +69,7 @@ def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], th
             for task in queue:
                 function(*task)
 
-        futures = [_pool(_num_threads - 1).submit(work) for _ in range(helpers)]
+        futures = [_pool(most - 1).submit(work) for _ in range(helpers)]
         try:
             work()
         finally:
@@ -111,7 +115,7 @@ def single_threaded_blas() -> Iterator[None]:
 
 def _set_blas_threads(numbers: list[int]) -> None:
     for library, number in zip(_blas_libraries(), numbers):
-        # recent threadpoolctl (seen in 3.8) listens to the first thread only that ever set OpenBLAS's number; we hold a lock instead
+        # threadpoolctl 3.8 listens only to the thread that set OpenBLAS's number first; here a lock does that work.
         forget = getattr(library, "clear_controlling_thread", lambda force: None)
         forget(force=True)
         library.set_num_threads(number)
