@@ -12,7 +12,6 @@ import functools
 import inspect
 import itertools
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Union
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Union
 import numpy as np
 
 from .backend import Array, DeviceError, array_module, device_of, get_device, is_array, to_device
+from .inplace import Guard, Version, same_memory
 
 Operand = Union["Tensor", Array, float]
 Self = TypeVar("Self", bound="Tensor")
@@ -59,15 +59,6 @@ def is_grad_enabled() -> bool:
     return _recording.enabled
 
 
-class _Version:
-    """Counts the in-place changes of one piece of memory; tensors that view it share one."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
 GradientFunction = Callable[[Array], Array]
 _order = itertools.count()
 
@@ -82,19 +73,20 @@ class Node:
     __slots__ = ("formula", "gradients", "guards", "input_dtypes", "input_shapes", "operation", "order", "shape",
                  "dtype", "sources", "__weakref__")
 
-    def __init__(self, operation: str, formula: str, inputs: Sequence[Any], gradients: Sequence[Any], value: Array):
+    def __init__(self, operation: str, formula: str, inputs: Sequence[Any], gradients: Sequence[Any], result: Tensor):
         self.operation = operation
         self.formula = formula
         self.order = next(_order)
-        self.shape, self.dtype = value.shape, value.dtype
-        self.sources = tuple((x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs)
+        self.shape, self.dtype = result.shape, result.dtype
+        self.sources = tuple((x.node or x) if _needs_gradient(x) else None for x in inputs)
         self.input_shapes = tuple(x.shape if isinstance(x, Tensor) else () for x in inputs)
         self.input_dtypes = tuple(x.dtype if isinstance(x, Tensor) else None for x in inputs)
-        # what an input without a gradient would need is not kept
+        # What only an input without a gradient would need is not kept.
         self.gradients: Sequence[GradientFunction | None] | None = tuple(
             function if source is not None else None for function, source in zip(gradients, self.sources)
         )
-        self.guards = [_guard(x) for x in inputs if isinstance(x, Tensor)]
+        self.guards = [Guard(x.version, x.data) for x in inputs if isinstance(x, Tensor)]
+        self.guards.append(Guard(result.version, result.data))
 
     def input_gradient(self, index: int, g: Array) -> Array:
         """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
@@ -116,53 +108,19 @@ class Node:
 
     def check_unchanged(self) -> None:
         """Refuse to go on if memory that a gradient function captured was changed in place meanwhile."""
-        for version, count, data in self.guards:
-            if version.count != count and self._captured(data()):
+        for guard in self.guards:
+            if changes := guard.changes(self.gradients):
                 raise RuntimeError(
-                    f"a value that the gradient of {self.operation} needs was changed in place {version.count - count} "
-                    "time(s) after it was used (by an optimizer step, x += y or x[...] = y); change it after "
-                    "backward(), or work on a copy: x = x.clone()"
+                    f"a value that the gradient of {self.operation} needs was changed in place {changes} time(s) after "
+                    "it was used (by an optimizer step, x += y or x[...] = y); change it after backward(), or work on "
+                    "a copy: x = x.clone()"
                 )
-
-    def _captured(self, changed: Array | None) -> bool:
-        if changed is None:
-            return False
-        xp = array_module(changed)
-        return any(xp.may_share_memory(changed, array) for array in _arrays_in(self.gradients))
 
     def release(self) -> None:
         """Let go of everything captured; a second backward pass is told so."""
         self.gradients = None
         self.sources = ()
         self.guards = []
-
-
-def _guard(x: Tensor) -> tuple[_Version, int, weakref.ref[Array]]:
-    """The memory of `x` and how often it has been changed so far, for `Node.check_unchanged`."""
-    return x.version, x.version.count, weakref.ref(_owner(x.data))
-
-
-def _arrays_in(value: Any) -> Iterator[Array]:
-    """The arrays that a gradient function (or a tuple of them) reaches through its closure."""
-    if is_array(value):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _arrays_in(part)
-    elif isinstance(value, dict):
-        yield from _arrays_in(list(value.values()))
-    elif isinstance(value, functools.partial):
-        yield from _arrays_in([value.func, value.args, value.keywords])
-    elif inspect.isfunction(value):
-        yield from _arrays_in([cell.cell_contents for cell in value.__closure__ or ()])
-        yield from _arrays_in([value.__defaults__, value.__kwdefaults__])
-
-
-def _owner(array: Array) -> Array:
-    """The array that owns the memory: alive as long as any view of it is."""
-    while is_array(array.base):
-        array = array.base
-    return array
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -193,32 +151,32 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             bound = signature.bind(*arguments, **options)
             bound.apply_defaults()
             arguments, options = bound.args, bound.kwargs
-        for option, x in options.items():
-            if isinstance(x, Tensor) and x.requires_grad and _recording.enabled:
-                raise RuntimeError(f"{name} has no gradient for its argument {option!r}; pass it detached: x.detach()")
         arrays = [_unwrap(argument) for argument in arguments]
-        options = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
-        _check_one_device(name, [*arrays, *options.values()])
-        value, gradients = operation(*arrays, **options)
+        constants = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
+        _check_one_device(name, [*arrays, *constants.values()])
+        value, gradients = operation(*arrays, **constants)
         result = Tensor(value)
         for x in arguments:
-            if isinstance(x, Tensor) and _same_memory(result.data, x.data):
+            if isinstance(x, Tensor) and same_memory(result.data, x.data):
                 result.version = x.version
         if _recording.enabled and result.data.dtype.kind == "f":
-            inputs = arguments[: len(gradients)]
-            if any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
-                for index, x in enumerate(arguments):
-                    if isinstance(x, Tensor) and x.requires_grad and (index >= len(gradients) or not gradients[index]):
-                        parameter = list(signature.parameters)[index]
-                        raise RuntimeError(f"{name} has no gradient for its argument {parameter!r}; "
-                                           "pass it detached: x.detach()")
+            needed = [key for key, x in (*enumerate(arguments), *options.items()) if _needs_gradient(x)]
+            for key in needed:
+                if not isinstance(key, int) or key >= len(gradients) or gradients[key] is None:
+                    parameter = list(signature.parameters)[key] if isinstance(key, int) else key
+                    raise RuntimeError(f"{name} has no gradient for its argument {parameter!r}; "
+                                       "pass it detached: x.detach()")
+            if needed:
                 result.requires_grad = True
-                result.node = Node(name, formula, inputs, gradients, result.data)
-                result.node.guards.append(_guard(result))
+                result.node = Node(name, formula, arguments[: len(gradients)], gradients, result)
         return result
 
     OPERATIONS[name] = apply
     return apply
+
+
+def _needs_gradient(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and argument.requires_grad
 
 
 def _unwrap(argument: Any) -> Any:
@@ -230,11 +188,6 @@ def _unwrap(argument: Any) -> Any:
     if is_array(argument):
         return Tensor(argument).data
     return argument
-
-
-def _same_memory(value: Array, array: Array) -> bool:
-    """Whether an operation returned its input or a view of it."""
-    return value is array or (value.base is not None and (value.base is array or value.base is array.base))
 
 
 def _check_one_device(operation: str, arrays: Sequence[Any]) -> None:
@@ -362,7 +315,7 @@ class Tensor:
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
         self.node: Node | None = None
-        self.version = _Version()
+        self.version = Version()
 
     # What it is
 

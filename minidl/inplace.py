@@ -1,0 +1,65 @@
+"""Noticing that memory was changed in place while a gradient function still needs its old values.
+
+Tensors that view the same memory share a `Version`, which counts the changes. A recorded operation
+keeps a `Guard` for each tensor it saw: when its gradient is due and the count has moved, it looks whether its
+gradient functions really hold that memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from .backend import Array, array_module, is_array
+
+
+class Version:
+    """Counts the in-place changes of one piece of memory; tensors that view it share one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Guard:
+    """One piece of memory, and how often it had been changed when an operation saw it. Does not keep it alive."""
+
+    __slots__ = ("count", "owner", "version")
+
+    def __init__(self, version: Version, array: Array):
+        while is_array(array.base):  # the owner of the memory lives as long as any view of it
+            array = array.base
+        self.version, self.count, self.owner = version, version.count, weakref.ref(array)
+
+    def changes(self, functions: Any) -> int:
+        """How many changes came since, if one of `functions` holds the memory; else 0."""
+        owner = self.owner() if self.version.count != self.count else None
+        if owner is None:
+            return 0
+        shares = array_module(owner).may_share_memory
+        return self.version.count - self.count if any(shares(owner, array) for array in _arrays_in(functions)) else 0
+
+
+def same_memory(value: Array, array: Array) -> bool:
+    """Whether `value` is `array`, or a view of the same memory, as what an operation returns may be of its input."""
+    return value is array or (value.base is not None and (value.base is array or value.base is array.base))
+
+
+def _arrays_in(value: Any) -> Iterator[Array]:
+    """The arrays that functions reach through what they captured."""
+    if is_array(value):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _arrays_in(part)
+    elif isinstance(value, dict):
+        yield from _arrays_in(list(value.values()))
+    elif isinstance(value, functools.partial):
+        yield from _arrays_in([value.func, value.args, value.keywords])
+    elif inspect.isfunction(value):
+        yield from _arrays_in([cell.cell_contents for cell in value.__closure__ or ()])
+        yield from _arrays_in([value.__defaults__, value.__kwdefaults__])
