@@ -17,6 +17,7 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path, title: str = ""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullLocator
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"drawing needs {error.name}; run: pip install 'minidl[plot]'") from None
     epochs = [row["epoch"] for row in history]
@@ -29,7 +30,11 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path, title: str = ""
                       linewidth=1.8, marker="o", markersize=3, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy" if name == "loss" else "error, %")
-        axes.set_yscale("log" if _spans_decades(axes) else "linear")
+        if _spans_decades(axes):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

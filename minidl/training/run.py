@@ -58,7 +58,7 @@ class Run:
         if history:
             self._write_metrics(history)
             if importlib.util.find_spec("matplotlib"):
-                title = f"{self.configuration.model} on {self.configuration.data}"
+                title = f"{self.configuration.model} on {self.configuration.data.partition(':')[0]}"
                 draw_curves(history, self.folder / "curves.png", title)
 
     def _write_metrics(self, history: list[dict[str, float]]) -> None:
