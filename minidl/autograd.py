@@ -12,9 +12,10 @@ import functools
 import inspect
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Union
 
 import numpy as np
 
@@ -73,7 +74,10 @@ class Node:
     __slots__ = ("formula", "gradients", "guards", "input_dtypes", "input_shapes", "operation", "order", "shape",
                  "dtype", "sources", "__weakref__")
 
-    def __init__(self, operation: str, formula: str, inputs: Sequence[Any], gradients: Sequence[Any], result: Tensor):
+    def __init__(
+        self, operation: str, formula: str, inputs: Sequence[Any], gradients: Sequence[Any], result: Tensor,
+        watched: Sequence[Any],
+    ):
         self.operation = operation
         self.formula = formula
         self.order = next(_order)
@@ -85,8 +89,7 @@ class Node:
         self.gradients: Sequence[GradientFunction | None] | None = tuple(
             function if source is not None else None for function, source in zip(gradients, self.sources)
         )
-        self.guards = [Guard(x.version, x.data) for x in inputs if isinstance(x, Tensor)]
-        self.guards.append(Guard(result.version, result.data))
+        self.guards = [Guard(x.version, x.data) for x in watched if isinstance(x, Tensor)]
 
     def input_gradient(self, index: int, g: Array) -> Array:
         """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
@@ -154,7 +157,11 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
         arrays = [_unwrap(argument) for argument in arguments]
         constants = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
         _check_one_device(name, [*arrays, *constants.values()])
-        value, gradients = operation(*arrays, **constants)
+        returned = operation(*arrays, **constants)
+        if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple)):
+            raise TypeError(f"{name} must return (value, gradients) with a tuple of gradient functions, one for each "
+                            "input; a tuple of one ends in a comma: return y, (lambda g: ...,)")
+        value, gradients = returned
         result = Tensor(value)
         for x in arguments:
             if isinstance(x, Tensor) and same_memory(result.data, x.data):
@@ -168,10 +175,12 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
                                        "pass it detached: x.detach()")
             if needed:
                 result.requires_grad = True
-                result.node = Node(name, formula, arguments[: len(gradients)], gradients, result)
+                watched = (*arguments, *options.values(), result)
+                result.node = Node(name, formula, arguments[: len(gradients)], gradients, result, watched)
         return result
 
-    OPERATIONS[name] = apply
+    if str(operation.__module__).startswith(f"{__package__}."):  # a function of the user's never replaces ours
+        OPERATIONS[name] = apply
     return apply
 
 
@@ -255,7 +264,9 @@ def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[St
                     borrowed.add(source)
         step = Step(node.operation, node.formula, g, tuple(input_gradients), node)
         node.release()
+        g = contribution = input_gradients = None  # type: ignore[assignment]  # freed as soon as the step is let go
         yield step
+        del step
     for leaf, total in pending.items():
         assert isinstance(leaf, Tensor)
         if leaf.grad is not None:
@@ -293,6 +304,24 @@ def _newest_first(loss: Tensor) -> list[Node]:
 # Tensor
 # ---------------------------------------------------------------------------------------------
 
+PYTORCH_METHODS = {
+    "view": "its methods are NumPy's; write x.reshape(...)",
+    "permute": "its methods are NumPy's; write x.transpose(...)",
+    "unsqueeze": "its methods are NumPy's; write x[:, None]",
+    "squeeze": "its methods are NumPy's; write x.reshape(...) or x[:, 0]",
+    "dim": "its methods are NumPy's; write x.ndim",
+    "numel": "its methods are NumPy's; write x.size",
+    "float": "write x.to('float32')",
+    "double": "write x.to('float64')",
+    "long": "write x.to('int64')",
+    "cpu": "write x.to('cpu')",
+    "cuda": "write x.to('gpu')",
+    "matmul": "write x @ y",
+    "pow": "write x ** y",
+}
+"""What those look for who come from PyTorch, and where it is."""
+
+
 class Tensor:
     """An array, whether it needs a gradient, and the operation it came from.
 
@@ -306,7 +335,7 @@ class Tensor:
 
     def __init__(self, data: Array, requires_grad: bool = False):
         if not is_array(data):
-            data = np.asarray(data)
+            data = _as_array(data)
         if data.dtype.kind not in "fiub":
             raise TypeError(f"a tensor holds numbers; got an array of dtype {data.dtype}")
         if requires_grad and data.dtype.kind != "f":
@@ -349,6 +378,12 @@ class Tensor:
     @property
     def T(self) -> Tensor:
         return self.transpose()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f": {PYTORCH_METHODS[name]}" if name in PYTORCH_METHODS else ""
+            raise AttributeError(f"a tensor has no {name!r}{hint}")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -397,6 +432,12 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    def __format__(self, specification: str) -> str:
+        return format(self.item(), specification) if specification else repr(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
+
     def __index__(self) -> int:
         return self.data.__index__()
 
@@ -412,8 +453,7 @@ class Tensor:
 
     def backward(self, gradient: Operand | None = None) -> None:
         """Add ∂self/∂leaf to the `.grad` of every leaf; see `backward_steps` for `gradient` and the errors raised."""
-        for _ in backward_steps(self, gradient):
-            pass
+        deque(backward_steps(self, gradient), maxlen=0)  # keeps no step alive while the next one runs
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Set `requires_grad` of a leaf, in place."""
@@ -446,6 +486,7 @@ class Tensor:
         return self
 
     def _in_place(self, operation: str, other: Operand) -> Tensor:
+        """Writes to the memory of x where nothing is recorded; where it is, x becomes the name of a new tensor."""
         recorded = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
         if not (_recording.enabled and recorded):
             result = OPERATIONS[operation](self.detach(), other)
@@ -575,8 +616,7 @@ class Tensor:
 
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
         """This tensor on `device` and in `dtype`; itself if nothing changes. Gradients flow back through it."""
-        if device is not None and not isinstance(device, str):
-            device, dtype = None, device
+        device, dtype = device_or_dtype(device, dtype)
         same = (device is None or device == self.device) and (dtype is None or np.dtype(dtype) == self.dtype)
         return self if same else OPERATIONS["to"](self, device=device, dtype=dtype)
 
@@ -608,10 +648,25 @@ class Tensor:
     __hash__ = object.__hash__
 
 
+def _as_array(data: Any, dtype: Any = None) -> np.ndarray:
+    """Numbers as a new array; Python floats become float32, NumPy scalars keep their dtype."""
+    array = np.array(data, dtype=dtype)
+    if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
+        return array.astype(np.float32)
+    return array
+
+
 def _unwrap_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_unwrap_index(part) for part in index)
     return index.data if isinstance(index, Tensor) else index
+
+
+def device_or_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:
+    """The arguments of `to`, whose first may be either, as in PyTorch."""
+    if device is None or (isinstance(device, str) and device not in np.sctypeDict):
+        return device, dtype
+    return None, device
 
 
 def _varargs(values: tuple[Any, ...]) -> tuple[int, ...]:
@@ -632,9 +687,7 @@ def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: st
         array = array_module(data).array(data, dtype=dtype, copy=True)
         device = device or (device_of(data) if is_array(data) else get_device())
     else:
-        array = np.array(data, dtype=dtype)
-        if dtype is None and array.dtype == np.float64:
-            array = array.astype(np.float32)
+        array = _as_array(data, dtype)
         device = device or get_device()
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a tensor holds numbers; got {type(data).__name__} of dtype {array.dtype}")

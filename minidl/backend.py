@@ -40,7 +40,7 @@ def is_array(value: Any) -> bool:
 
 def device_of(array: Array) -> str:
     """``"cpu"``, ``"gpu"`` or ``"gpu:1"``: where `array` lives."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, (np.ndarray, np.generic)):
         return "cpu"
     return _gpu_name(array.device.id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -84,6 +85,8 @@ def train(options: argparse.Namespace) -> int:
     print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
           f"{len(trainer.train.dataset):,} training and {len(trainer.test.dataset):,} test images, "
           f"{get_num_threads()} thread(s), {get_device()}")
+    if trainer.history:
+        print(f"going on after epoch {len(trainer.history)} of {trainer.epochs}")
     with _interrupts() as interrupted, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of an overflow: Diverged says it once, with advice
         for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
@@ -98,6 +101,8 @@ def train(options: argparse.Namespace) -> int:
                   f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
             return 130
     last, seconds = trainer.history[-1], sum(row["seconds"] for row in trainer.history)
+    if not importlib.util.find_spec("matplotlib"):
+        print("curves.png is drawn where matplotlib is installed: pip install 'minidl[plot]'")
     print(f"test accuracy {last['test_accuracy']:.2%} after {seconds:.1f} s of training; kept in {run.folder}")
     return 0
 
@@ -220,7 +225,7 @@ def info(options: argparse.Namespace) -> int:
     try:
         print(f"GPU: usable as {check_device('gpu')!r}")
     except DeviceError as error:
-        print(f"GPU: none; {error}")
+        print(f"GPU: none; {str(error).removeprefix('a GPU was asked for, but ')}")
     return 0
 
 
@@ -287,8 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("run", metavar="RUN", help="a run folder")
     prediction = command(
         "predict", predict, "Say what a run's model sees in images.",
-        "Images are files that Pillow reads (pip install 'minidl[images]'), bright strokes on a dark ground;\n"
-        "--invert for dark ones on paper.",
+        "Images are files that Pillow reads (pip install 'minidl[images]'), framed as the training images are\n"
+        "(a digit of the bundled set fills its frame), bright strokes on a dark ground; --invert for dark ones\n"
+        "on paper.",
     )
     prediction.add_argument("run", metavar="RUN", help="a run folder")
     prediction.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image file")

@@ -11,9 +11,13 @@ import functools
 import inspect
 import weakref
 from collections.abc import Iterator
+from types import CellType
 from typing import Any
 
 from .backend import Array, array_module, is_array
+
+EMPTY = CellType()
+"""A variable that a function captured before it had a value."""
 
 
 class Version:
@@ -41,7 +45,8 @@ class Guard:
         if owner is None:
             return 0
         shares = array_module(owner).may_share_memory
-        return self.version.count - self.count if any(shares(owner, array) for array in _arrays_in(functions)) else 0
+        held = any(shares(owner, array) for array in _arrays_in(functions, set()))
+        return self.version.count - self.count if held else 0
 
 
 def same_memory(value: Array, array: Array) -> bool:
@@ -49,17 +54,22 @@ def same_memory(value: Array, array: Array) -> bool:
     return value is array or (value.base is not None and (value.base is array or value.base is array.base))
 
 
-def _arrays_in(value: Any) -> Iterator[Array]:
-    """The arrays that functions reach through what they captured."""
+def _arrays_in(value: Any, seen: set[int]) -> Iterator[Array]:
+    """The arrays that functions reach through what they captured, directly or in tuples, lists, dicts and partials."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: Any = ()
     if is_array(value):
         yield value
     elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _arrays_in(part)
+        parts = value
     elif isinstance(value, dict):
-        yield from _arrays_in(list(value.values()))
+        parts = value.values()
     elif isinstance(value, functools.partial):
-        yield from _arrays_in([value.func, value.args, value.keywords])
+        parts = value.func, value.args, value.keywords
     elif inspect.isfunction(value):
-        yield from _arrays_in([cell.cell_contents for cell in value.__closure__ or ()])
-        yield from _arrays_in([value.__defaults__, value.__kwdefaults__])
+        cells = [cell for cell in value.__closure__ or () if cell != EMPTY]
+        parts = [*(cell.cell_contents for cell in cells), value.__defaults__, value.__kwdefaults__]
+    for part in parts:
+        yield from _arrays_in(part, seen)

@@ -24,8 +24,9 @@ import math
 
 import numpy as np
 
-from minidl import Tensor, nn
+from minidl import Tensor, get_device, nn, tensor
 from minidl import functional as F
+from minidl.backend import generator
 from minidl.nn import init
 from minidl.training import Preset
 
@@ -103,8 +104,8 @@ class Subsampling(nn.Module):
     """The sum of each 2 × 2 window times a trained coefficient, plus a trained bias, one pair a map (section II.B)."""
 
     def __init__(self, channels: int):
-        self.coefficient = nn.Parameter(np.full(channels, 1 / 4, np.float32))
-        self.bias = nn.Parameter(np.zeros(channels, np.float32))
+        self.coefficient = nn.Parameter(tensor([1 / 4] * channels))
+        self.bias = nn.Parameter(tensor([0.0] * channels))
 
     def forward(self, x: Tensor) -> Tensor:
         total = F.avg_pool2d(x, 2, divisor_override=1)
@@ -116,8 +117,10 @@ class ConnectedConv2d(nn.Module):
 
     def __init__(self, connections: tuple[tuple[int, ...], ...], in_channels: int, kernel_size: int):
         count = sum(map(len, connections))
-        self.weight = nn.Parameter(np.zeros((count, kernel_size, kernel_size), np.float32))
-        self.bias = nn.Parameter(np.zeros(len(connections), np.float32))
+        bounds = [2.4 / (len(seen) * kernel_size**2) for seen in connections for _ in seen]
+        draws = generator().uniform(-1, 1, (count, kernel_size, kernel_size)) * np.reshape(bounds, (-1, 1, 1))
+        self.weight = nn.Parameter(tensor(draws.astype(np.float32), device=get_device()))
+        self.bias = nn.Parameter(tensor([0.0] * len(connections)))
         # Where nothing is connected stands `count`, the filter of zeros behind the trained ones.
         self.table = np.full((len(connections), in_channels), count)
         filters = iter(range(count))
@@ -134,7 +137,7 @@ class RadialBasis(nn.Module):
     """−‖x − cᵢ‖² for each class i: how well F6 matches the fixed drawing cᵢ, as a logit (section II.B)."""
 
     def __init__(self, codes: np.ndarray):
-        self.register_buffer("codes", Tensor(codes))
+        self.register_buffer("codes", tensor(codes, device=get_device()))
 
     def forward(self, x: Tensor) -> Tensor:
         difference = x.reshape(-1, 1, x.shape[-1]) - self.codes
@@ -163,15 +166,11 @@ class LeNet5Of1998(nn.Module):
 
 
 def _initialise_1998(module: nn.Module) -> None:
-    """Uniform within ±2.4 / fan-in (appendix A)."""
+    """Uniform within ±2.4 / fan-in (appendix A), as `ConnectedConv2d` starts."""
     if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
         bound = 2.4 / math.prod(module.weight.shape[1:])
         init.uniform_(module.weight, -bound, bound)
         init.zeros_(module.bias)
-    elif isinstance(module, ConnectedConv2d):
-        init.uniform_(module.weight, -1, 1)
-        fan_in = np.repeat([len(seen) for seen in CONNECTIONS], [len(seen) for seen in CONNECTIONS]) * 25
-        module.weight.data *= (2.4 / fan_in[:, None, None]).astype(np.float32)
 
 
 def drawings() -> np.ndarray:

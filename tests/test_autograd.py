@@ -770,7 +770,6 @@ def test_the_constructor_of_tensor_does_not_copy():
         (1j, TypeError),
         (np.ones(2, complex), TypeError),
         (np.array([1, None]), TypeError),
-        ([dl.tensor([1.0])], TypeError),
         (np.array(["2020-01-01"], "datetime64[D]"), TypeError),
         ({"a": 1}, TypeError),
         (2**70, TypeError),
@@ -953,3 +952,76 @@ def test_graphs_of_two_threads_do_not_meet():
     for seed, found in zip(seeds, together, strict=True):
         for a, b in zip(found, train(seed, nobody), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+# What newcomers try
+
+
+@pytest.mark.parametrize("name, hint", [("view", "reshape"), ("permute", "transpose"), ("float", "float32")])
+def test_a_method_of_pytorch_that_is_not_here_is_named_with_what_to_write(name, hint):
+    with pytest.raises(AttributeError, match=f"no '{name}'.*{hint}"):
+        getattr(dl.tensor(1.0), name)
+    assert not hasattr(dl.tensor(1.0), "nothing_of_the_kind")
+
+
+def test_a_number_is_formatted_and_an_array_is_made():
+    assert f"{dl.tensor(0.25):.1%}" == "25.0%" and f"{dl.tensor(2)}" == "tensor(2)"
+    assert np.asarray(dl.tensor([1, 2])).tolist() == [1, 2]
+    with pytest.raises(RuntimeError, match="detach"):
+        np.asarray(dl.tensor([1.0], requires_grad=True))
+
+
+def test_to_knows_dtypes_by_name_and_devices():
+    assert dl.tensor(1.0).to("float64").dtype == np.float64
+    with pytest.raises(dl.DeviceError, match="cuda"):
+        dl.tensor(1.0).to("cuda")
+
+
+def test_an_operation_without_a_tuple_of_gradients_is_named():
+    @differentiable
+    def forgetful(x):
+        return x, (lambda g: g)
+
+    with pytest.raises(TypeError, match="forgetful.*comma"):
+        forgetful(dl.tensor(1.0))
+
+
+def test_a_function_of_the_users_never_replaces_an_operation():
+    @differentiable
+    def mul(a, b):
+        return a * b, (lambda g: 7 * g, lambda g: 7 * g)
+
+    x = dl.tensor(3.0, requires_grad=True)
+    (x * 5).backward()
+    assert x.grad.item() == 5
+
+
+def test_a_change_of_an_index_or_an_option_after_its_use_does_not_change_the_gradient():
+    x, index = dl.tensor([1.0, 2.0, 3.0], requires_grad=True), dl.tensor([0, 2])
+    y = x[index]
+    index[...] = 1
+    y.backward(np.ones(2))
+    assert x.grad.data.tolist() == [1, 0, 1]
+    p, weight = dl.tensor([0.5], requires_grad=True), dl.tensor([1.0])
+    loss = dl.functional.binary_cross_entropy(p, dl.tensor([1.0]), weight)
+    weight[...] = 9.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_a_gradient_function_that_captured_itself_or_nothing_yet_is_looked_through():
+    @differentiable
+    def odd(x):
+        def gradient(g):
+            return g * x if gradient is not None else later
+
+        if False:
+            later = None
+        return x * x, (gradient,)
+
+    x = dl.tensor(2.0, requires_grad=True)
+    y = odd(x)
+    x.data += 1
+    x.bump_version()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()

@@ -173,7 +173,7 @@ def with_weights(model):
 
     def function(x, *weights):
         for (module, name), weight in zip(places, weights, strict=True):
-            setattr(module, name, weight)
+            vars(module)[name] = weight  # past the check that parameters stay parameters
         return model(x)
 
     return function, [getattr(module, name).data for module, name in places]

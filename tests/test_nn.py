@@ -443,7 +443,7 @@ def test_the_state_shares_memory_with_the_module():
 def test_loading_copies_into_the_parameters_that_are_there():
     layer, source = nn.Linear(2, 3), {"weight": numbers(3, 2), "bias": dl.tensor(numbers(3))}
     weight, memory = layer.weight, layer.weight.data
-    assert layer.load_state_dict(source) is None
+    assert layer.load_state_dict(source) == ([], [])
     assert layer.weight is weight and weight.data is memory and memory.dtype == np.float32
     np.testing.assert_array_equal(memory, source["weight"].astype(np.float32))
     source["weight"][:] = 0
@@ -639,3 +639,24 @@ def test_a_layer_of_ones_own_prints_the_options_it_keeps():
 
     assert repr(Scale(3, start=2.0)) == "Scale(start=2.0)"  # `channels` was not kept, and is not invented
     assert repr(Scale(3, per_pixel=True)) == "Scale(per_pixel=True)"
+
+
+def test_loading_tells_what_did_not_fit_when_it_is_not_strict():
+    keys = nn.Linear(2, 3).load_state_dict({"weight": np.zeros((3, 2)), "extra": np.zeros(1)}, strict=False)
+    assert keys == (["bias"], ["extra"]) and keys.missing_keys == ["bias"] and keys.unexpected_keys == ["extra"]
+
+
+@pytest.mark.parametrize("value", [dl.tensor([1.0]), np.zeros(1), 2.0], ids=["tensor", "array", "number"])
+def test_a_parameter_is_not_replaced_by_what_nobody_would_learn(value):
+    layer = nn.Linear(2, 3)
+    with pytest.raises(TypeError, match=r"Linear.weight is a parameter.*nn.Parameter"):
+        layer.weight = value
+    layer.weight = nn.Parameter(np.zeros((3, 2), np.float32))
+    layer.bias = None
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_in_place_is_accepted_and_leaves_the_input_alone():
+    x = dl.tensor([-1.0, 2.0])
+    assert nn.ReLU(inplace=True)(x).data.tolist() == [0, 2] and x.data.tolist() == [-1, 2]
+    assert nn.Dropout(0.0, inplace=True)(x).data.tolist() == [-1, 2]

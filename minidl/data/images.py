@@ -11,8 +11,8 @@ def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> 
     """The image at `path` as gray values in [0, 1], float32 (size, size), its longer side made `size` pixels long.
 
     A black margin fills the shorter side; `invert` turns dark strokes on a bright ground around first. Raises
-    FileNotFoundError, ValueError for a file that is not an image or is damaged, and, where Pillow is missing,
-    ModuleNotFoundError naming the extra to install.
+    FileNotFoundError, ValueError for a file that is not an image, is damaged or shows a single shade, and, where
+    Pillow is missing, ModuleNotFoundError naming the extra to install.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,6 +31,9 @@ def read_gray(path: str | os.PathLike[str], size: int, invert: bool = False) -> 
         raise FileNotFoundError(f"there is no image {path}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from None
+    darkest, brightest = gray.getextrema()
+    if darkest == brightest:
+        raise ValueError(f"{path} is blank: every pixel has the gray value {darkest}")
     if invert:
         gray = ImageOps.invert(gray)
     small = ImageOps.pad(gray, (size, size), method=Image.Resampling.BOX, color=0)

@@ -7,13 +7,15 @@ from ..backend import Array, array_module
 
 
 @differentiable
-def relu(input: Array):
+def relu(input: Array, inplace: bool = False):
     """y = max(x, 0)     ∂L/∂x = g where x > 0, else 0 (at x = 0 too)
 
-    Any shape. AlexNet applies it to the output of every layer; NaN stays NaN.
+    Any shape. AlexNet applies it to the output of every layer; NaN stays NaN. `inplace` is accepted, for code
+    written for PyTorch, and changes nothing: the input is left as it is.
     """
-    y = array_module(input).maximum(input, 0)
-    return y, (lambda g: g * (y > 0),)
+    xp = array_module(input)
+    y = xp.maximum(input, 0)
+    return y, (lambda g: xp.where(y > 0, g, 0),)
 
 
 @differentiable
@@ -37,7 +39,7 @@ def tanh(input: Array):
     y = array_module(input).tanh(input)
 
     def gradient(g):
-        slope = y * y
+        slope = y * y  # in place from here on: g (1 − y²) would make three large arrays
         slope *= -1
         slope += 1
         slope *= g

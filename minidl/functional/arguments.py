@@ -8,6 +8,9 @@ from typing import Any
 from ..backend import Array
 from ..kernels.windows import Windows
 
+Pair = int | tuple[int, int]
+"""One number for both directions, or (vertical, horizontal)."""
+
 
 def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """One whole number for both directions, or (vertical, horizontal); each at least `minimum`.
@@ -15,12 +18,12 @@ def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]
     Raises TypeError for numbers that are not whole, ValueError for whole ones that are too small, and for anything
     that is neither one number nor two.
     """
-    if isinstance(value, str):
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
+    if not all(isinstance(v, Integral) and not isinstance(v, bool) for v in both):
         raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
-    both = (value, value) if isinstance(value, Integral) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(both) == 2 and not all(isinstance(v, Integral) for v in both) or isinstance(value, float):
-        raise TypeError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")
-    if len(both) != 2 or min(both) < minimum:
+    if min(both) < minimum:
         raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; "
                          f"got {value!r}")
     return int(both[0]), int(both[1])

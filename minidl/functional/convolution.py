@@ -18,9 +18,7 @@ from ..backend import Array
 from ..kernels import kernels_of
 from ..kernels import windows as geometry
 from ..kernels.windows import Windows
-from .arguments import check_fits, check_images, check_same_dtype, pair
-
-Pair = int | tuple[int, int]
+from .arguments import Pair, check_fits, check_images, check_same_dtype, pair
 
 
 @differentiable

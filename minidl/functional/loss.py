@@ -26,7 +26,8 @@ def cross_entropy(
 ):
     """L = −Σⱼ yⱼ log aⱼ with a = softmax(z)     ∂L/∂z = a Σⱼ yⱼ − y, which is a − y for one-hot y     ∂L/∂y = −log a
 
-    Minimising it is minimising the negative log-likelihood of the softmax (claims D1, D4). `input`: logits z
+    Minimising it is minimising the negative log-likelihood of the softmax (claims D1, D4). The slide divides by the
+    number of classes C; as everywhere else, a mean here runs over the samples. `input`: logits z
     (N, C), (C) or (N, C, …); `target`: class indices (N), () or (N, …), or probabilities of the input's shape.
     `weight` (C) scales each class; a mean over indices then divides by the sum of the weights. Samples labelled
     `ignore_index` do not count; `label_smoothing` ε mixes ε/C into y.

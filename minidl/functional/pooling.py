@@ -12,9 +12,7 @@ from ..autograd import differentiable
 from ..backend import Array, array_module
 from ..kernels import kernels_of
 from ..kernels.windows import Windows
-from .arguments import check_fits, check_images, pair
-
-Pair = int | tuple[int, int]
+from .arguments import Pair, check_fits, check_images, pair
 
 
 @differentiable

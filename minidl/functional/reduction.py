@@ -32,6 +32,7 @@ def mean(x, *, axis=None, keepdims=False):
     """(1/n) Σ xᵢ     ∂L/∂xᵢ = g / n"""
     xp, shape, size = array_module(x), x.shape, x.size
     y = x.mean(axis=axis, keepdims=keepdims)
+    # A copy, since g / n is no view of g and what broadcast_to gives cannot be written to.
     return y, (lambda g: xp.broadcast_to(_kept(g * (g.size / (size or 1)), axis, len(shape)), shape).copy(),)
 
 

@@ -7,11 +7,12 @@ from ..backend import Array, device_of, generator, to_device
 
 
 @differentiable
-def dropout(input: Array, p: float = 0.5, training: bool = True):
+def dropout(input: Array, p: float = 0.5, training: bool = True, inplace: bool = False):
     """y = x m / (1 − p), with mᵢ = 0 at probability p, else 1     ∂L/∂x = g m / (1 − p)
 
     Any shape; scaled while training so that nothing is left to do in evaluation, where y = x.
-    Random numbers come from `minidl.manual_seed`. Raises ValueError for a `p` outside [0, 1].
+    Random numbers come from `minidl.manual_seed`. `inplace` is accepted, for code written for PyTorch, and changes
+    nothing. Raises ValueError for a `p` outside [0, 1].
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability; got {p}")

@@ -43,13 +43,14 @@ def getitem(x, *, index):
     xp, shape = array_module(x), x.shape
     parts = index if isinstance(index, tuple) else (index,)
     plain = not any(is_array(part) or isinstance(part, list) for part in parts)  # then no place is chosen twice
+    places = tuple(part.copy() if is_array(part) or isinstance(part, list) else part for part in parts)
 
     def gradient(g):
         whole = xp.zeros(shape, g.dtype)
         if plain:
-            whole[index] = g
+            whole[places] = g
         else:
-            xp.add.at(whole, index, g)
+            xp.add.at(whole, places, g)
         return whole
 
     return x[index], (gradient,)

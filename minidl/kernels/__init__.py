@@ -5,9 +5,15 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from ..backend import Array, device_of
+from ..backend import Array, DeviceError, device_of
 
 
 def kernels_of(array: Array) -> ModuleType:
-    """The kernels for the device on which `array` lives."""
-    return importlib.import_module(f"{__name__}.{device_of(array).partition(':')[0]}")
+    """The kernels for the device on which `array` lives. Raises `DeviceError` for a device that has none yet."""
+    room = device_of(array).partition(":")[0]
+    try:
+        return importlib.import_module(f"{__name__}.{room}")
+    except ModuleNotFoundError:
+        raise DeviceError(
+            f"this version of minidl has no kernels for {room!r}; move the tensors with x.to('cpu')"
+        ) from None

@@ -14,11 +14,9 @@ import numpy as np
 from .. import functional as F
 from ..autograd import Tensor
 from ..backend import get_device, to_device
-from ..functional.arguments import pair
+from ..functional.arguments import Pair, pair
 from . import init
 from .module import Module, Parameter, new_parameter
-
-Pair = int | tuple[int, int]
 
 
 def _reset(weight: Parameter, bias: Parameter | None) -> None:
@@ -254,19 +252,23 @@ class BatchNorm2d(_BatchNorm):
 
 
 class Dropout(Module):
-    """Units silent with probability `p` while training, nothing in evaluation. `F.dropout`."""
+    """Units silent with probability `p` while training, nothing in evaluation. `F.dropout`; `inplace` is accepted and
+    changes nothing."""
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, inplace: bool = False):
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability; got {p}")
-        self.p = p
+        self.p, self.inplace = p, inplace
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 
 
 class ReLU(Module):
-    """max(x, 0). `F.relu`."""
+    """max(x, 0). `F.relu`; `inplace` is accepted and changes nothing."""
+
+    def __init__(self, inplace: bool = False):
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
@@ -313,7 +315,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(self.start_dim, self.end_dim)
+        return F.flatten(x, start_dim=self.start_dim, end_dim=self.end_dim)
 
 
 class Identity(Module):

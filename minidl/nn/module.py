@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..autograd import Tensor
+from ..autograd import Tensor, device_or_dtype
 from ..backend import Array, device_of, get_device, to_device
 
 T = TypeVar("T")
@@ -25,6 +25,13 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What a loaded state and a module do not have in common."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -47,6 +54,12 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return self.forward(*inputs, **options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+            raise TypeError(f"{type(self).__name__}.{name} is a parameter; {type(value).__name__} would be lost to "
+                            "parameters() and state_dict(). Assign nn.Parameter(...), or copy into it under no_grad()")
+        super().__setattr__(name, value)
 
     # What it owns
 
@@ -106,17 +119,20 @@ class Module:
         state = self._named_state(lambda module: module._own_parameters() | module._own_buffers())
         return {name: value.detach() for name, value in state}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy values by name into the parameters and buffers.
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy values by name into the parameters and buffers; returns (missing_keys, unexpected_keys), as PyTorch.
 
         Raises ValueError naming all keys that are missing, unexpected or of another shape, before anything
         is changed; with `strict=False` missing and unexpected keys are passed over.
         """
         own = self.state_dict()
+        keys = IncompatibleKeys(
+            [name for name in own if name not in state_dict], [name for name in state_dict if name not in own]
+        )
         problems = []
         if strict:
-            problems += [f"missing: {name}" for name in own if name not in state_dict]
-            problems += [f"unexpected: {name}" for name in state_dict if name not in own]
+            problems += [f"missing: {name}" for name in keys.missing_keys]
+            problems += [f"unexpected: {name}" for name in keys.unexpected_keys]
         values = {name: _array(state_dict[name]) for name in own if name in state_dict}
         problems += [f"{name} has shape {value.shape}, the model's has {own[name].shape}"
                      for name, value in values.items() if value.shape != own[name].shape]
@@ -127,6 +143,7 @@ class Module:
         for name, value in values.items():
             target = own[name]
             target.copy_(to_device(value, target.device))
+        return keys
 
     # Modes, devices, gradients
 
@@ -142,8 +159,7 @@ class Module:
 
     def to(self: Self, device: str | None = None, dtype: Any = None) -> Self:
         """Move all parameters and buffers to `device` and convert the floating-point ones to `dtype`, in place."""
-        if device is not None and not isinstance(device, str):
-            device, dtype = None, device
+        device, dtype = device_or_dtype(device, dtype)
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise TypeError(f"to: only floating-point dtypes; got {np.dtype(dtype)}")
         for tensor in (*self.parameters(), *self.buffers()):
@@ -153,10 +169,13 @@ class Module:
                     holder.data = array.astype(dtype, copy=False) if dtype and array.dtype.kind == "f" else array
         return self
 
-    def zero_grad(self) -> None:
-        """Forget all gradients: `.grad` becomes None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients (`.grad` becomes None), or fill them with zeros in place."""
         for parameter in self.parameters():
-            parameter.grad = None
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.copy_(0.0)
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze all parameters."""

@@ -45,7 +45,8 @@ class Optimizer:
         seen = {param for other in self.param_groups for param in other["params"]}
         for index, param in enumerate(params):
             if not isinstance(param, Tensor):
-                raise TypeError(f"an optimizer changes tensors; parameter {index} is a {type(param).__name__}")
+                raise TypeError(f"an optimizer changes tensors; parameter {index} is a {type(param).__name__}. "
+                                "Of a network, pass network.parameters()")
             if not param.is_leaf:
                 raise ValueError(f"parameter {index}, of shape {param.shape}, is the result of an operation and "
                                  "receives no gradient of its own; optimize the tensors that it was computed from")

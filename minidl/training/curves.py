@@ -26,8 +26,9 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path, title: str = ""
     for axes, name, factor in ((left, "loss", 1.0), (right, "error", 100.0)):
         for part, style in (("train", {"color": "#8a8a8a", "linestyle": "--"}), ("test", {"color": "#1f5fa8"})):
             values = [row[f"{part}_loss"] if name == "loss" else 1 - row[f"{part}_accuracy"] for row in history]
-            axes.plot(epochs, [factor * value for value in values], label=f"{part}ing" if part == "train" else part,
-                      linewidth=1.8, marker="o", markersize=3, **style)
+            label = "training, running mean" if part == "train" else part
+            scaled = [factor * value for value in values]
+            axes.plot(epochs, scaled, label=label, linewidth=1.8, marker="o", markersize=3, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy" if name == "loss" else "error, %")
         if _spans_decades(axes):
@@ -47,4 +48,5 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path, title: str = ""
 
 def _spans_decades(axes: Any) -> bool:
     values = [y for line in axes.get_lines() for y in line.get_ydata()]
-    return min(values) > 0 and max(values) / min(values) > 20
+    positive = [value for value in values if value > 0]
+    return bool(positive) and max(positive) / min(positive) > 20

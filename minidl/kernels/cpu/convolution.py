@@ -21,6 +21,10 @@ TILE_BYTES = 1 << 19
 """The size of a block of columns: half of a core's second-level cache leaves room for the operands."""
 
 
+PARTS = 8
+"""How many partial sums of a weight gradient are made side by side: work for as many threads, memory for as many."""
+
+
 def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """x (N, C, H, W) * weight (K, C/groups, KH, KW) → (N, K, OH, OW): for each tile, Y = W · im2col(X)."""
     n, k, size = len(x), len(weight), windows.output_size(x.shape[2:])
@@ -38,21 +42,24 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> 
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW): the sum over tiles of im2col(X) · Gᵀ."""
     n, k, oh, ow = g.shape
+    c, (kh, kw) = x.shape[1] // groups, windows.kernel
     patches = _patches(x, windows, groups)
     outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
-    places = list(_tiles(patches))
-    c, (kh, kw) = x.shape[1] // groups, windows.kernel
-    parts = np.empty((len(places), c * kh * kw, k // groups), g.dtype)
+    tiles = [tile for group, tile in _tiles(patches) if group == 0]
+    runs = [tiles[i * len(tiles) // PARTS : (i + 1) * len(tiles) // PARTS] for i in range(PARTS)]
+    runs = [run for run in runs if run]
+    parts = np.zeros((groups, len(runs), c * kh * kw, k // groups), g.dtype)
 
-    def multiply(index: int, group: int, tile: Tile) -> None:
-        # Transposed: BLAS is faster with the long side of the result first.
-        np.matmul(_columns(patches, group, tile), outputs[group][:, tile.span].T, out=parts[index])
+    def multiply(group: int, part: int) -> None:
+        total = parts[group, part]
+        for tile in runs[part]:
+            # Transposed: BLAS is faster with the long side of the result first.
+            total += np.matmul(_columns(patches, group, tile), outputs[group][:, tile.span].T)
 
     # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
-    threads = 1 if parts[:1].size < 500 else None
-    parallel(multiply, ((index, *place) for index, place in enumerate(places)), threads)
-    totals = parts.reshape(groups, len(places) // groups, c * kh * kw, k // groups).sum(axis=1)
-    return totals.transpose(0, 2, 1).reshape(k, c, kh, kw)
+    threads = 1 if c * kh * kw * (k // groups) < 500 else None
+    parallel(multiply, ((group, part) for group in range(groups) for part in range(len(runs))), threads)
+    return parts.sum(axis=1).transpose(0, 2, 1).reshape(k, c, kh, kw)
 
 
 def conv2d_input_gradient(

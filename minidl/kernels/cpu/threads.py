@@ -53,8 +53,8 @@ def set_num_threads(number: int) -> None:
 
 
 def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], threads: int | None = None) -> None:
-    """Call ``function(*task)`` for every task, spread over all threads or at most `threads`; the first exception is
-    raised here."""
+    """Call ``function(*task)`` for every task, spread over all threads or at most `threads`, BLAS held to one each;
+    the first exception is raised here."""
     tasks = list(tasks)
     most = get_num_threads()
     helpers = min(threads or most, most, len(tasks)) - 1
@@ -63,7 +63,7 @@ def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], th
             for task in tasks:
                 function(*task)
             return
-        queue = iter(tasks)  # taking the next item of a list iterator is atomic
+        queue = iter(tasks)  # the interpreter lock makes taking the next item atomic
 
         def work() -> None:
             for task in queue:
@@ -99,17 +99,19 @@ _threads_before: list[int] = []
 def single_threaded_blas() -> Iterator[None]:
     """Hold BLAS to one thread; the last of all concurrent holders restores what was set before."""
     global _holders, _threads_before
-    with _holding:
-        _holders += 1
-        if _holders == 1:
-            _threads_before = [library.num_threads for library in _blas_libraries()]
-            _set_blas_threads([1] * len(_threads_before))
+    counted = False
     try:
+        with _holding:
+            _holders += 1
+            counted = True
+            if _holders == 1:
+                _threads_before = [library.num_threads for library in _blas_libraries()]
+                _set_blas_threads([1] * len(_threads_before))
         yield
     finally:
         with _holding:
-            _holders -= 1
-            if _holders == 0:
+            _holders -= counted
+            if counted and _holders == 0:
                 _set_blas_threads(_threads_before)
 
 
