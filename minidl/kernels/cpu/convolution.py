@@ -35,7 +35,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> 
     def multiply(group: int, tile: Tile) -> None:
         np.matmul(filters[group], _columns(patches, group, tile), out=y[group, :, tile.span])
 
-    parallel(multiply, _tiles(patches))
+    parallel(multiply, _tiles(patches), patches.size * patches.itemsize)
     return batch_first(y.reshape(k, *size, n))
 
 
@@ -57,8 +57,8 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
             total += np.matmul(_columns(patches, group, tile), outputs[group][:, tile.span].T)
 
     # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
-    threads = 1 if c * kh * kw * (k // groups) < 500 else None
-    parallel(multiply, ((group, part) for group in range(groups) for part in range(len(runs))), threads)
+    size = patches.size * patches.itemsize if c * kh * kw * (k // groups) >= 500 else 0
+    parallel(multiply, ((group, part) for group in range(groups) for part in range(len(runs))), size)
     return parts.sum(axis=1).transpose(0, 2, 1).reshape(k, c, kh, kw)
 
 
@@ -89,7 +89,8 @@ def conv2d_input_gradient(
         for j, outs, pixels in windows.axis_taps(1, size[1], ow):
             image[..., pixels] += inside[j][..., outs]
 
-    parallel(multiply_and_add, ((i, j, min(j + block, c)) for i in range(groups) for j in range(0, c, block)))
+    places = ((group, start, min(start + block, c)) for group in range(groups) for start in range(0, c, block))
+    parallel(multiply_and_add, places, groups * c * kh * kw * oh * ow * n * g.itemsize)
     return batch_first(dx.reshape(groups * c, *size, n))
 
 

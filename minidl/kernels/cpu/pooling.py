@@ -14,6 +14,8 @@ from .layout import full, settle
 from .threads import parallel
 
 BLOCK_BYTES = 1 << 18
+PASSES = 3
+"""About how often pooling goes through an image: taps, zeros and results together."""
 
 
 def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
@@ -27,7 +29,7 @@ def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
             best = y[:, channels][outputs]
             np.maximum(best, x[:, channels][pixels], out=best)
 
-    parallel(pool, _channel_blocks(x))
+    parallel(pool, _channel_blocks(x), x.nbytes * PASSES)
     return y
 
 
@@ -45,7 +47,7 @@ def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Wi
             undecided[outputs] ^= hit
             dx[:, channels][pixels] += g[:, channels][outputs] * hit
 
-    parallel(scatter, _channel_blocks(x))
+    parallel(scatter, _channel_blocks(x), x.nbytes * PASSES)
     return dx
 
 
@@ -59,7 +61,7 @@ def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
         for _, _, outputs, pixels in taps:
             y[:, channels][outputs] += x[:, channels][pixels]
 
-    parallel(pool, _channel_blocks(x))
+    parallel(pool, _channel_blocks(x), x.nbytes * PASSES)
     return y
 
 
@@ -72,7 +74,7 @@ def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) 
         for _, _, outputs, pixels in taps:
             dx[:, channels][pixels] += g[:, channels][outputs]
 
-    parallel(scatter, _channel_blocks(dx))
+    parallel(scatter, _channel_blocks(dx), dx.nbytes * PASSES)
     return dx
 
 

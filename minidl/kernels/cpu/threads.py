@@ -52,12 +52,16 @@ def set_num_threads(number: int) -> None:
     _num_threads = number
 
 
-def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], threads: int | None = None) -> None:
-    """Call ``function(*task)`` for every task, spread over all threads or at most `threads`, BLAS held to one each;
-    the first exception is raised here."""
+ENOUGH_BYTES = 8 << 20
+"""Below so much memory to go through, waking a thread costs more than it saves."""
+
+
+def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], size: int = ENOUGH_BYTES) -> None:
+    """Call ``function(*task)`` for every task, BLAS held to one thread; spread over the threads if `size`, the bytes
+    that all tasks together go through, is enough. The first exception is raised here."""
     tasks = list(tasks)
     most = get_num_threads()
-    helpers = min(threads or most, most, len(tasks)) - 1
+    helpers = min(most, len(tasks)) - 1 if size >= ENOUGH_BYTES else 0
     with single_threaded_blas():
         if helpers < 1:
             for task in tasks:
