@@ -230,7 +230,8 @@ def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[St
 
     An operation is recorded after its inputs, so newest first is a topological order: when a node's
     turn comes, every use of its value has already sent its gradient. The sums arrive in the leaves'
-    `.grad` (added to what is there) when the last step is done; an unfinished walk changes no `.grad`.
+    `.grad` (added to what is there) when the last step is done; an unfinished walk changes no `.grad`, but the
+    operations it passed are released, so another walk needs a new loss.
 
     `gradient` is ∂L/∂loss, of the shape of `loss`; default 1 for a single number.
     Raises RuntimeError for a loss that records nothing, for several numbers without `gradient`, for a

@@ -6,6 +6,7 @@ mistake (the rows of a softmax sum to 1: with c = 1 its gradient is 0, and so is
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,8 @@ def gradcheck(
     |recorded − numerical| ≤ rtol · max(|recorded|, |numerical|) + atol · max(1, the largest entry). Of an input with
     more than `max_entries` entries, that many are drawn, and one random direction through all of them.
 
+    Other leaves that `fn` uses, such as the weights of a layer, are not checked and get gradients too.
+
     Raises `GradcheckError` with the worst entry, both values, the input that owns it and the likely mistake;
     `NondifferentiableError` where the function has a kink too near for finite differences to pass it by; ValueError for
     a function that is random, not finite or gives nothing to check.
@@ -66,30 +69,32 @@ def gradcheck(
         raise GradcheckError("gradcheck: the output does not depend on the inputs through recorded operations; "
                              "was it computed from .data, or under no_grad()?")
     loss.backward()
-    failures = []
+    middle, failures = [y.data for y in outputs], []
     for index in checked:
-        failures += _compare(fn, arguments, index, cotangents, rng, eps, rtol, atol, max_entries)
+        failures += _compare(fn, arguments, index, middle, cotangents, rng, eps, rtol, atol, max_entries)
     if failures:
         raise GradcheckError(max(failures)[1])
     return True
 
 
 def _compare(
-    fn: Callable[..., Any], arguments: list[Any], index: int, cotangents: list[Array], rng: np.random.Generator,
-    eps: float, rtol: float, atol: float, max_entries: int,
+    fn: Callable[..., Any], arguments: list[Any], index: int, middle: list[Array], cotangents: list[Array],
+    rng: np.random.Generator, eps: float, rtol: float, atol: float, max_entries: int,
 ) -> list[tuple[float, str]]:
     """(how many tolerances off, message) for the worst entry of one input, or nothing."""
     x = arguments[index]
     recorded = np.zeros(x.shape) if x.grad is None else to_device(x.grad.data, "cpu")
     name = _name(fn, index)
-    directions = list(_directions(x.shape, rng, max_entries))
-    found = np.array([float(recorded[d != 0] @ d[d != 0]) for _, d in directions])
-
-    def slope(place: str, direction: np.ndarray) -> float:
-        step = eps * max(1.0, float(np.abs(to_device(x.data, "cpu") * direction).max(initial=0.0)))
-        return _slope(lambda t: _moved(fn, arguments, index, direction, t), cotangents, step, f"{name} {place}")
-
-    numerical = np.array([slope(place, direction) for place, direction in directions])
+    values = to_device(x.data, "cpu")
+    places, found_values, slopes = [], [], []
+    for place, direction in _directions(x.shape, rng, max_entries):
+        chosen = direction != 0  # elsewhere 0 · ∞ would be NaN
+        step = eps * max(1.0, float(np.abs(values * direction).max(initial=0.0)))
+        moved = functools.partial(_moved, fn, arguments, index, direction)
+        places.append(place)
+        found_values.append(float(recorded[chosen] @ direction[chosen]))
+        slopes.append(_slope(moved, middle, cotangents, step, f"{name} {place}"))
+    found, numerical = np.array(found_values), np.array(slopes)
     scale = max(1.0, float(np.abs(numerical).max(initial=0.0)))
     tolerance = rtol * np.maximum(np.abs(found), np.abs(numerical)) + atol * scale
     with np.errstate(invalid="ignore"):
@@ -98,8 +103,8 @@ def _compare(
     if not (excess > 1).any():
         return []
     worst = int(excess.argmax())
-    message = (f"the gradient for {name} is wrong {directions[worst][0]}: recorded {found[worst]:.8g}, "
-               f"finite differences give {numerical[worst]:.8g}; {int((excess > 1).sum())} of {len(directions)} "
+    message = (f"the gradient for {name} is wrong {places[worst]}: recorded {found[worst]:.8g}, "
+               f"finite differences give {numerical[worst]:.8g}; {int((excess > 1).sum())} of {len(places)} "
                f"checked entries differ.{_likely_mistake(recorded, found, numerical)}")
     return [(float(excess[worst]), message)]
 
@@ -117,9 +122,10 @@ def _directions(shape: tuple[int, ...], rng: np.random.Generator, max_entries: i
         yield f"at index {tuple(int(i) for i in np.unravel_index(entry, shape))}", direction
 
 
-def _slope(f: Callable[[float], list[Array]], cotangents: list[Array], h: float, place: str) -> float:
+def _slope(
+    f: Callable[[float], list[Array]], middle: list[Array], cotangents: list[Array], h: float, place: str
+) -> float:
     """dL/dt at t = 0. Outputs are subtracted before they are weighted: those that do not move add no rounding error."""
-    middle = f(0.0)
     jump, slope = math.inf, math.inf
     for step in (h, h / 10, h / 100):
         ahead, behind = f(step), f(-step)

@@ -1,7 +1,7 @@
 """Differentiable operations, each with its gradients beside it. Names, arguments and defaults are PyTorch's; the
 arguments of reductions and of `transpose` are NumPy's.
 
-Every operation takes tensors (or arrays and numbers, as constants) and returns a tensor. To add one,
+Every operation takes tensors (arrays, and in arithmetic numbers, count as constants) and returns a tensor. To add one,
 write a function from arrays to ``(value, gradients)`` under `@differentiable`; see any file here.
 """
 

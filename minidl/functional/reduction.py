@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..autograd import differentiable
 from ..backend import array_module
 
@@ -68,7 +70,7 @@ def _extremum(x, y, axis):
         others = [a for a in range(x.ndim) if a not in axes]
         order = (*others, *axes)
         found = (x == _kept(y, axis, x.ndim)).transpose(order)
-        rows = found.reshape(*found.shape[: len(others)], -1)
+        rows = found.reshape(*found.shape[: len(others)], math.prod(found.shape[len(others) :]))
         first = rows.argmax(axis=-1)[..., None] == xp.arange(rows.shape[-1])
         inverse = sorted(range(x.ndim), key=order.__getitem__)
         return _kept(g, axis, x.ndim) * first.reshape(found.shape).transpose(inverse)

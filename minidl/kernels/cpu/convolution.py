@@ -20,7 +20,6 @@ from .threads import parallel
 TILE_BYTES = 1 << 19
 """The size of a block of columns: half of a core's second-level cache leaves room for the operands."""
 
-
 PARTS = 8
 """How many partial sums of a weight gradient are made side by side: work for as many threads, memory for as many."""
 
@@ -46,8 +45,8 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     patches = _patches(x, windows, groups)
     outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
     tiles = [tile for group, tile in _tiles(patches) if group == 0]
-    runs = [tiles[i * len(tiles) // PARTS : (i + 1) * len(tiles) // PARTS] for i in range(PARTS)]
-    runs = [run for run in runs if run]
+    cuts = [i * len(tiles) // PARTS for i in range(PARTS + 1)]
+    runs = [tiles[start:stop] for start, stop in zip(cuts, cuts[1:]) if start < stop]
     parts = np.zeros((groups, len(runs), c * kh * kw, k // groups), g.dtype)
 
     def multiply(group: int, part: int) -> None:
@@ -98,10 +97,11 @@ def _patches(x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """Every window as a view: (groups, C/groups, KH, KW, OH, OW, N) of the zero-padded images."""
     n, c, h, w = x.shape
     (top, bottom), (left, right) = windows.padding
-    image = batch_last(x)
     if top or bottom or left or right:
         image = np.zeros((c, h + top + bottom, w + left + right, n), x.dtype)
         image[:, top : top + h, left : left + w] = x.transpose(1, 2, 3, 0)
+    else:
+        image = batch_last(x)
     channel, row, column, one = image.strides
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
     return as_strided(
