@@ -143,9 +143,12 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
 
     The i-th of `gradients` belongs to the i-th argument and maps g = ∂L/∂value to ∂L/∂argument; None
     marks an argument that has no gradient. It returns a new array, or g or a view of g, and never writes
-    to g. Numbers, None and plain arrays pass through as constants. The docstring opens with the formula.
+    to g. Plain arrays pass through as constants, and so do numbers, but not for a parameter annotated `Array`. The
+    docstring opens with the formula.
     """
     signature = inspect.signature(operation)
+    names = list(signature.parameters)
+    arrays_only = [i for i, p in enumerate(signature.parameters.values()) if str(p.annotation).startswith("Array")]
     name, formula = operation.__name__, inspect.cleandoc(operation.__doc__ or "").partition("\n\n")[0]
 
     @functools.wraps(operation)
@@ -156,6 +159,11 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             arguments, options = bound.args, bound.kwargs
         arrays = [_unwrap(argument) for argument in arguments]
         constants = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
+        for index in arrays_only:
+            x = constants.get(names[index]) if index >= len(arrays) else arrays[index]
+            if x is not None and not is_array(x):
+                raise TypeError(f"{name}: {names[index]} must be a tensor or an array; got {type(x).__name__} {x!r}. "
+                                "Make one with minidl.tensor(...)")
         _check_one_device(name, [*arrays, *constants.values()])
         returned = operation(*arrays, **constants)
         if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple)):
@@ -170,7 +178,7 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             needed = [key for key, x in (*enumerate(arguments), *options.items()) if _needs_gradient(x)]
             for key in needed:
                 if not isinstance(key, int) or key >= len(gradients) or gradients[key] is None:
-                    parameter = list(signature.parameters)[key] if isinstance(key, int) else key
+                    parameter = names[key] if isinstance(key, int) else key
                     raise RuntimeError(f"{name} has no gradient for its argument {parameter!r}; "
                                        "pass it detached: x.detach()")
             if needed:

@@ -1025,3 +1025,14 @@ def test_a_gradient_function_that_captured_itself_or_nothing_yet_is_looked_throu
     x.bump_version()
     with pytest.raises(RuntimeError, match="changed in place"):
         y.backward()
+
+
+@pytest.mark.parametrize("call, argument", [
+    (lambda z: dl.functional.cross_entropy(z, [0, 1]), "cross_entropy: target .* list"),
+    (lambda z: dl.functional.cross_entropy(z, target=1), "cross_entropy: target .* int"),
+    (lambda z: dl.functional.mse_loss(z, 1.0), "mse_loss: target .* float"),
+    (lambda z: dl.functional.relu("one"), "relu: input .* str"),
+], ids=["list", "keyword", "number", "string"])
+def test_what_is_no_array_is_named_where_an_array_belongs(call, argument):
+    with pytest.raises(TypeError, match=argument):
+        call(dl.tensor([[1.0, 2.0], [3.0, 4.0]]))
