@@ -110,11 +110,12 @@ def train(options: argparse.Namespace) -> int:
 def _configure(options: argparse.Namespace) -> Configuration:
     import models
 
-    preset = models.preset(options.model)
+    model_options = dict(options.option or ())
+    preset = models.preset(options.model, model_options.get("variant"))
     given = {name: getattr(options, name) for name in TUNABLE}
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     return Configuration(
-        model=options.model, model_options=dict(options.option or ()), data=options.data or "digits",
+        model=options.model, model_options=model_options, data=options.data or "digits",
         input_size=preset.input_size,
         seed=options.seed or 0, **values,
     )

@@ -28,9 +28,12 @@ def build(name: str, **options: Any) -> nn.Module:
     return FACTORIES[_known(name)](**options)
 
 
-def preset(name: str) -> Preset:
-    """How `name` is trained by default. Raises ValueError for an unknown name, with the nearest ones."""
-    return PRESETS[_known(name)]
+def preset(name: str, variant: str | None = None) -> Preset:
+    """How `name`, or its `variant` where that needs other numbers, is trained by default.
+
+    Raises ValueError for an unknown name, with the nearest ones.
+    """
+    return PRESETS.get(f"{_known(name)}/{variant}", PRESETS[name])
 
 
 def _known(name: str) -> str:

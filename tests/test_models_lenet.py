@@ -323,3 +323,7 @@ def test_an_unknown_name_gets_the_nearest(find, name, hint):
 def test_an_unknown_option_is_named():
     with pytest.raises(TypeError, match="depth"):
         models.build("lenet5", depth=3)
+
+
+def test_a_variant_may_be_trained_with_numbers_of_its_own():
+    assert models.preset("lenet5", "1998").lr < models.preset("lenet5").lr == models.preset("lenet5", "lecture").lr
