@@ -116,8 +116,7 @@ def _configure(options: argparse.Namespace) -> Configuration:
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     return Configuration(
         model=options.model, model_options=model_options, data=options.data or "digits",
-        input_size=preset.input_size,
-        seed=options.seed or 0, **values,
+        input_size=preset.input_size, seed=options.seed or 0, **values,
     )
 
 

@@ -660,3 +660,9 @@ def test_in_place_is_accepted_and_leaves_the_input_alone():
     x = dl.tensor([-1.0, 2.0])
     assert nn.ReLU(inplace=True)(x).data.tolist() == [0, 2] and x.data.tolist() == [-1, 2]
     assert nn.Dropout(0.0, inplace=True)(x).data.tolist() == [-1, 2]
+
+
+def test_padding_with_a_mode_may_be_a_list_as_for_zeros():
+    x = dl.tensor(np.ones((1, 1, 4, 5), np.float32))
+    assert nn.Conv2d(1, 1, 3, padding=[1, 2], padding_mode="reflect")(x).shape == (1, 1, 4, 7)
+    assert nn.Conv2d(1, 1, 3, padding=[1, 2])(x).shape == (1, 1, 4, 7)

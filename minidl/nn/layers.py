@@ -37,12 +37,9 @@ def _positive(layer: str, **counts: int) -> Iterator[int]:
 
 
 def _kernel(layer: str, value: Pair) -> Pair:
+    """`kernel_size` in plain integers, one or two as given, so that the layer's repr reads like its constructor."""
     both = pair(layer, "kernel_size", value, 1)
     return both if isinstance(value, (tuple, list)) else both[0]
-
-
-def _two(value: Pair) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (int(value), int(value))
 
 
 class Linear(Module):
@@ -91,14 +88,15 @@ class Conv2d(Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.padding_mode = padding_mode
-        self.weight = new_parameter(out_channels, in_channels // groups, *_two(kernel_size))
+        height, width = pair("Conv2d", "kernel_size", kernel_size, 1)
+        self.weight = new_parameter(out_channels, in_channels // groups, height, width)
         self.bias = new_parameter(out_channels) if bias else None
         _reset(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
-            vertical, horizontal = _two(padding)  # type: ignore[arg-type]
+            vertical, horizontal = pair("Conv2d", "padding", padding, 0)
             x, padding = F.pad(x, (horizontal, horizontal, vertical, vertical), self.padding_mode), 0
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
@@ -128,7 +126,8 @@ class ConvTranspose2d(Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
         self.groups, self.dilation = groups, dilation
-        self.weight = new_parameter(in_channels, out_channels // groups, *_two(kernel_size))
+        height, width = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
+        self.weight = new_parameter(in_channels, out_channels // groups, height, width)
         self.bias = new_parameter(out_channels) if bias else None
         _reset(self.weight, self.bias)
 
