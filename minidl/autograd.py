@@ -14,7 +14,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -37,6 +37,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {}
 class _Recording(threading.local):
     def __init__(self) -> None:
         self.enabled = True
+        self.observers: list[Observer] = []
         self.outer: list[bool] = []  # a stack a thread: one `no_grad()` may decorate a function that many threads run
 
 
@@ -58,6 +59,22 @@ class no_grad(ContextDecorator):
 def is_grad_enabled() -> bool:
     """Whether operations are being recorded in this thread."""
     return _recording.enabled
+
+
+Observer = Callable[[str, dict[str, Any], "Tensor"], None]
+
+
+@contextmanager
+def observe_operations(observer: Observer) -> Iterator[None]:
+    """Inside, ``observer(operation, arguments, result)`` is called after each operation of this thread.
+
+    `arguments` are those of the call by name, defaults included.
+    """
+    _recording.observers.append(observer)
+    try:
+        yield
+    finally:
+        _recording.observers.remove(observer)
 
 
 GradientFunction = Callable[[Array], Array]
@@ -185,6 +202,11 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
                 result.requires_grad = True
                 watched = (*arguments, *options.values(), result)
                 result.node = Node(name, formula, arguments[: len(gradients)], gradients, result, watched)
+        if _recording.observers:
+            bound = signature.bind(*arguments, **options)
+            bound.apply_defaults()
+            for observer in _recording.observers:
+                observer(name, bound.arguments, result)
         return result
 
     if str(operation.__module__).startswith(f"{__package__}."):  # a function of the user's never replaces ours

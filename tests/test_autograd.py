@@ -13,7 +13,7 @@ from cases import mentions
 import minidl as dl
 import minidl.functional as F
 from minidl import autograd, optim
-from minidl.autograd import Tensor, differentiable
+from minidl.autograd import Tensor, differentiable, observe_operations
 
 
 @pytest.fixture(autouse=True)
@@ -1036,3 +1036,27 @@ def test_a_gradient_function_that_captured_itself_or_nothing_yet_is_looked_throu
 def test_what_is_no_array_is_named_where_an_array_belongs(call, argument):
     with pytest.raises(TypeError, match=argument):
         call(dl.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+
+# Observing operations
+
+def test_an_observer_sees_each_operation_with_all_its_arguments():
+    seen = []
+    x, w = dl.tensor([[1.0, -2.0]]), dl.tensor([[3.0, 4.0]])
+    with observe_operations(lambda operation, arguments, result: seen.append((operation, arguments, result))):
+        y = F.relu(F.linear(x, w))
+    F.relu(y)
+    (first, given, inner), (second, _, last) = seen
+    assert (first, second) == ("linear", "relu") and last is y
+    assert given == {"input": x, "weight": w, "bias": None} and inner.item() == -5
+
+
+def test_an_observer_is_gone_after_an_error_and_belongs_to_its_thread():
+    seen = []
+    with pytest.raises(ValueError), observe_operations(lambda *call: seen.append(call)):
+        thread = threading.Thread(target=lambda: F.relu(dl.tensor([1.0])))
+        thread.start()
+        thread.join()
+        F.linear(dl.tensor([1.0]), dl.tensor([1.0]))
+    F.relu(dl.tensor([1.0]))
+    assert seen == []

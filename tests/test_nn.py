@@ -464,9 +464,9 @@ def test_all_that_does_not_fit_is_said_at_once_and_nothing_is_changed():
     state = {name: array + 1 for name, array in before.items()}
     state["2.weight"] = state["2.weight"].T
     state["1.running_mean"] = np.zeros(5)
-    del state["0.bias"], state["1.num_batches_tracked"]
+    del state["0.bias"]
     state["3.weight"] = np.zeros(1)
-    names = ("0.bias", "1.num_batches_tracked", "1.running_mean", "2.weight", "3.weight")
+    names = ("0.bias", "1.running_mean", "2.weight", "3.weight")
     with pytest.raises(ValueError, match=mentions("Sequential", *names, (3, 4), (4, 3), (5,), (3,))):
         net.load_state_dict(state)
     assert_same_values(values(net), before)
@@ -666,3 +666,39 @@ def test_padding_with_a_mode_may_be_a_list_as_for_zeros():
     x = dl.tensor(np.ones((1, 1, 4, 5), np.float32))
     assert nn.Conv2d(1, 1, 3, padding=[1, 2], padding_mode="reflect")(x).shape == (1, 1, 4, 7)
     assert nn.Conv2d(1, 1, 3, padding=[1, 2])(x).shape == (1, 1, 4, 7)
+
+
+# Hooks
+
+def test_hooks_see_and_replace_what_goes_in_and_comes_out():
+    layer, seen = nn.Linear(2, 2), []
+    before = layer.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs)))
+    after = layer.register_forward_hook(lambda module, inputs, output: seen.append((module, inputs, output)))
+    x = dl.tensor([[1.0, 2.0]])
+    y = layer(x)
+    assert seen == [(layer, (x,)), (layer, (x,), y)]
+    before.remove(), after.remove(), after.remove()
+    layer(x)
+    assert len(seen) == 2
+    layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    expected = x.data * 2 @ layer.weight.data.T + layer.bias.data + 1
+    np.testing.assert_allclose(layer(x).data, expected, rtol=1e-6)
+
+
+def test_a_hook_may_last_for_a_block():
+    layer, seen = nn.ReLU(), []
+    with layer.register_forward_hook(lambda *_: seen.append(1)):
+        layer(dl.tensor([1.0]))
+    layer(dl.tensor([1.0]))
+    assert seen == [1]
+
+
+def test_hooks_run_in_the_order_of_their_registration_and_belong_to_one_module():
+    one, other, order = nn.ReLU(), nn.ReLU(), []
+    for name in "abc":
+        one.register_forward_hook(lambda *_, name=name: order.append(name))
+    other(dl.tensor([1.0]))
+    assert order == []
+    one(dl.tensor([1.0]))
+    assert order == ["a", "b", "c"]

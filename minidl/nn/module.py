@@ -34,6 +34,25 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+class RemovableHandle:
+    """A function that a module calls around its `forward`, until `remove`, or the end of a ``with`` block."""
+
+    def __init__(self, module: Module, place: str, function: Callable[..., Any]):
+        self.module, self.place, self.function = module, place, function
+        setattr(module, place, (*getattr(module, place), self))
+
+    def remove(self) -> None:
+        """Call it no more; nothing happens the second time."""
+        left = tuple(hook for hook in getattr(self.module, self.place) if hook is not self)
+        setattr(self.module, self.place, left)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.remove()
+
+
 class Module:
     """The base of all layers and networks. Assign parameters and modules as attributes; write `forward`.
 
@@ -43,6 +62,8 @@ class Module:
 
     training: bool = True
     _buffer_names: tuple[str, ...] = ()
+    _forward_hooks: tuple[RemovableHandle, ...] = ()
+    _forward_pre_hooks: tuple[RemovableHandle, ...] = ()
 
     if TYPE_CHECKING:
 
@@ -53,7 +74,26 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(); define what it computes from its input")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
+        for hook in self._forward_pre_hooks:
+            replaced = hook.function(self, inputs)
+            if replaced is not None:
+                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        output = self.forward(*inputs, **options)
+        for hook in self._forward_hooks:
+            replaced = hook.function(self, inputs, output)
+            output = output if replaced is None else replaced
+        return output
+
+    def register_forward_pre_hook(self, hook: Callable[[Any, tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call ``hook(module, inputs)`` before each `forward`; what it returns, unless None, replaces the inputs."""
+        return RemovableHandle(self, "_forward_pre_hooks", hook)
+
+    def register_forward_hook(self, hook: Callable[[Any, tuple[Any, ...], Any], Any]) -> RemovableHandle:
+        """Call ``hook(module, inputs, output)`` after each `forward`; what it returns, unless None, is the new output.
+
+        ``remove()`` of what this returns ends it. So the feature maps of any layer can be seen, or changed.
+        """
+        return RemovableHandle(self, "_forward_hooks", hook)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
@@ -126,8 +166,11 @@ class Module:
         is changed; with `strict=False` missing and unexpected keys are passed over.
         """
         own = self.state_dict()
+        # States from before PyTorch 0.4.1, as some published ones are, count no batches; PyTorch lets that pass, too.
+        optional = "num_batches_tracked"
         keys = IncompatibleKeys(
-            [name for name in own if name not in state_dict], [name for name in state_dict if name not in own]
+            [name for name in own if name not in state_dict and name.rpartition(".")[2] != optional],
+            [name for name in state_dict if name not in own],
         )
         problems = []
         if strict:
