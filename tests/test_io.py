@@ -264,5 +264,5 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path):
     import pickle
 
     (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="asks for _pytest.outcomes._Fail, .* nothing in it was executed"):
         dl.load(tmp_path / "a.safetensors")
