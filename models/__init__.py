@@ -9,18 +9,56 @@ from typing import Any
 from minidl import nn
 from minidl.training import Preset
 
-from . import lenet
+from . import alexnet as _alexnet
+from . import googlenet as _googlenet
+from . import lenet as _lenet
+from . import resnet as _resnet
+from . import vgg as _vgg
+from . import zfnet as _zfnet
+from .alexnet import alexnet
+from .googlenet import googlenet
 from .lenet import lenet5
+from .resnet import (
+    plain18,
+    plain20,
+    plain32,
+    plain34,
+    plain44,
+    plain56,
+    resnet18,
+    resnet20,
+    resnet32,
+    resnet34,
+    resnet44,
+    resnet50,
+    resnet56,
+    resnet101,
+    resnet110,
+    resnet152,
+)
+from .vgg import vgg11, vgg13, vgg16, vgg19
+from .zfnet import zfnet
 
-__all__ = ["available", "build", "lenet5", "preset"]
+FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    factory.__name__: factory
+    for factory in (
+        lenet5, alexnet, zfnet, vgg11, vgg13, vgg16, vgg19, googlenet,
+        resnet18, resnet34, resnet50, resnet101, resnet152, plain18, plain34,
+        resnet20, resnet32, resnet44, resnet56, resnet110, plain20, plain32, plain44, plain56,
+    )
+}
+PRESETS: dict[str, Preset] = {
+    name: preset
+    for family in (_lenet, _alexnet, _zfnet, _vgg, _googlenet, _resnet)
+    for name, preset in family.PRESETS.items()
+}
 
-FACTORIES: dict[str, Callable[..., nn.Module]] = {"lenet5": lenet5}
-PRESETS: dict[str, Preset] = {**lenet.PRESETS}
+__all__ = ["available", "build", "preset", *FACTORIES]
 
 
 def available() -> list[str]:
-    """The names that `build` knows."""
-    return sorted(FACTORIES)
+    """The names that `build` knows, in the order of the lecture."""
+    return list(FACTORIES)
 
 
 def build(name: str, **options: Any) -> nn.Module:

@@ -15,10 +15,12 @@ from test_data_idx import idx_bytes
 import minidl as dl
 import models
 from minidl import backend, nn
-from minidl.cli import _interrupts, main
-from minidl.data import digits
+from minidl.cli import main
+from minidl.cli.train import _interrupts
+from minidl.data import digits, open_dataset
 from minidl.kernels.cpu import threads
-from minidl.training import Configuration, Trainer
+from minidl.training import Configuration, Run, Trainer
+from models.published import preprocessing
 
 FILES = {"best.safetensors", "config.json", "curves.png", "last.safetensors", "metrics.csv"}
 
@@ -62,14 +64,22 @@ def metrics(folder):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+def assert_mistake(result, complaint):
+    status, out, err = result
+    assert status == 2 and out == ""
+    assert err.startswith("minidl: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert complaint in err
+
+
 # Help
 
 @pytest.mark.parametrize("command, options", [
-    ("", "train evaluate predict info --version"),
-    ("train", "model --data --resume --out --epochs --batch-size --lr --momentum --weight-decay --shift --schedule "
-              "--seed --workers --option --quiet --device --threads"),
-    ("evaluate", "RUN --best --device --threads"),
+    ("", "train evaluate predict summary info --version"),
+    ("train", "model --data --resume --out --input-size --augment --epochs --batch-size --lr --momentum --weight-decay "
+              "--shift --schedule --seed --workers --option --quiet --device --threads"),
+    ("evaluate", "RUN --data --ten-crop --best --device --threads"),
     ("predict", "RUN IMAGE --invert --best --device --threads"),
+    ("summary", "model --input-size --batch-size --option --csv --device --threads"),
     ("info", "--device --threads"),
 ])
 def test_help_names_every_option(capsys, command, options):
@@ -119,7 +129,8 @@ def test_options_reach_the_configuration_and_the_model(minidl, tmp_path):
     assert status == 0 and out.startswith("lenet5, 60,000 parameters, ") and "1 thread(s), cpu" in out
     assert dl.get_num_threads() == 1
     assert Configuration.read(tmp_path / "run" / "config.json") == Configuration(
-        model="lenet5", model_options={"variant": "1998"}, data="digits", input_size=32, **options)
+        model="lenet5", model_options={"variant": "1998"}, data="digits", input_size=32, classes=list("0123456789"),
+        **options)
 
 
 def test_a_finished_run_says_so_when_resumed_and_stays_as_it_is(minidl, run):
@@ -128,12 +139,23 @@ def test_a_finished_run_says_so_when_resumed_and_stays_as_it_is(minidl, run):
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
+def top5_error(run):
+    """By sorting, image by image."""
+    model = models.lenet5().eval()
+    Run.open(run).load_weights(model)
+    data = open_dataset("digits", False, 32)
+    images, labels = data.fetch(np.arange(len(data)), None)
+    with dl.no_grad():
+        logits = model(dl.tensor(images)).numpy()
+    return np.mean([label not in np.argsort(-row)[:5] for row, label in zip(logits, labels)])
+
+
 def test_evaluate_measures_what_training_measured(minidl, trained):
     last = metrics(trained)[-1]
-    accuracy = last["test_accuracy"]
+    accuracy, top5 = last["test_accuracy"], top5_error(trained)
     assert minidl("evaluate", trained) == (0, (
-        f"lenet5 on the 355 test images of digits: loss {last['test_loss']:.4f}, accuracy {accuracy:.2%}, "
-        f"error {1 - accuracy:.2%}\n"), "")
+        f"{trained} on the 355 test images of digits: loss {last['test_loss']:.4f}, accuracy {accuracy:.2%}, "
+        f"top-1 error {1 - accuracy:.2%}, top-5 error {top5:.2%}\n"), "")
 
 
 def test_best_takes_the_weights_of_the_best_epoch(minidl, run):
@@ -187,8 +209,11 @@ def pictures(tmp_path):
     return paths
 
 
-def guesses(line):
-    return re.findall(r" (\d) +(\d+\.\d)%", line)
+def guesses(text):
+    """What is printed for each image: its path, then the five likeliest classes with their shares."""
+    blocks = [lines.splitlines() for lines in re.split(r"\n(?=\S)", text.strip())]
+    return [(path, [re.fullmatch(r"  (\d) +(\d+\.\d)%( █*)?", line).group(1, 2) for line in five])
+            for path, *five in blocks]
 
 
 @pytest.mark.parametrize("names, invert", [
@@ -199,24 +224,28 @@ def guesses(line):
 def test_predict_sees_what_is_in_an_image(minidl, trained, pictures, names, invert, best):
     status, out, err = minidl("predict", *invert, *best, trained, *(pictures[name] for name in names))
     assert (status, err) == (0, "")
-    for name, line in zip(names, out.splitlines(), strict=True):
-        assert line.startswith(str(pictures[name]))
-        (first, share), *others = guesses(line)
-        assert first == "7" and float(share) > 50 and "█" in line
-        assert [float(other) for _, other in others] == sorted((float(other) for _, other in others), reverse=True)
-    assert len({tuple(guesses(line)) for line in out.splitlines()}) == 1  # it is the same image each time
+    for name, (path, five) in zip(names, guesses(out), strict=True):
+        assert path == str(pictures[name]) and len(five) == 5
+        shares = [float(share) for _, share in five]
+        assert five[0][0] == "7" and shares[0] > 50 and shares == sorted(shares, reverse=True)
+    assert len({tuple(five) for _, five in guesses(out)}) == 1  # it is the same image each time
+
+
+def test_the_bars_of_predict_are_as_long_as_the_shares(minidl, trained, pictures):
+    lines = minidl("predict", trained, pictures["as it is"])[1].splitlines()[1:]
+    assert [line.count("█") for line in lines] == [round(float(line.split()[1][:-1]) / 5) for line in lines]
 
 
 def test_predict_without_invert_is_not_the_same(minidl, trained, pictures):
-    lines = [minidl("predict", trained, pictures[name])[1] for name in ("as it is", "dark on bright")]
-    assert guesses(lines[0]) != guesses(lines[1])
+    seen = [guesses(minidl("predict", trained, pictures[name])[1])[0][1] for name in ("as it is", "dark on bright")]
+    assert seen[0] != seen[1]
 
 
 def test_predict_drops_nothing_out(minidl, tmp_path, pictures, monkeypatch):
     monkeypatch.setitem(models.FACTORIES, "lenet5", lambda: nn.Sequential(models.lenet5(), nn.Dropout(0.5)))
     minidl("train", "lenet5", "--epochs", 1, "--quiet", "--out", tmp_path / "run")
     _, out, _ = minidl("predict", tmp_path / "run", *[pictures["as it is"]] * 9)
-    assert len(set(out.splitlines())) == 1
+    assert len({tuple(five) for _, five in guesses(out)}) == 1
 
 
 def cut_short(path):
@@ -240,14 +269,126 @@ def test_predict_without_pillow_names_the_extra(minidl, trained, monkeypatch):
     assert_mistake(minidl("predict", trained, "image.png"), "pip install 'minidl[images]'")
 
 
+# Photographs
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Folders of two of ImageNet's classes that their colour tells apart; ``train`` and ``val``."""
+    image = pytest.importorskip("PIL.Image")
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3)):
+        for channel, folder in enumerate(("n01440764", "n02102040")):
+            (root / part / folder).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 90, (40 + number, 50, 3), np.uint8)
+                pixels[..., 2 * channel] += 150
+                image.fromarray(pixels).save(root / part / folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def photographer(photographs, tmp_path_factory):
+    """Two runs on them, of a network small enough for a test."""
+    runs = [tmp_path_factory.mktemp("photographers") / name for name in ("one", "two")]
+    for seed, folder in enumerate(runs):
+        assert main(["train", "resnet20", "--data", f"imagefolder:{photographs}", "--epochs", "6", "--batch-size", "4",
+                     "--lr", "0.02", "--augment", "alexnet", "--quiet", "--out", str(folder), "--seed", str(seed)]) == 0
+    return runs
+
+
+def test_a_network_fits_itself_to_the_classes_of_a_folder(photographer):
+    configuration = Configuration.read(photographer[0] / "config.json")
+    assert configuration.model_options == {"num_classes": 2} and configuration.augment == "alexnet"
+    assert configuration.classes == ["tench", "English springer"]
+    assert metrics(photographer[0])[-1]["test_accuracy"] == 1
+
+
+def test_runs_are_evaluated_alone_and_together_and_on_ten_crops(minidl, photographer, photographs):
+    status, out, err = minidl("evaluate", "--ten-crop", *photographer)
+    assert (status, err) == (0, "") and "6 test images" in out
+    one, two, both = (float(re.search(r"loss (\d\.\d+)", line)[1]) for line in out.splitlines())
+    assert min(one, two) <= both <= max(one, two) and "the ensemble of all 2: loss" in out
+    assert "top-5" not in out  # of two classes
+    other = minidl("evaluate", photographer[0], "--data", f"imagefolder:{photographs / 'train'}")[1]
+    assert "the 12 test images" in other
+    mistaken = minidl("evaluate", photographer[0], "--data", "digits")
+    assert_mistake(mistaken, "tells apart tench, English springer; digits shows 0, 1")
+
+
+def test_predict_names_what_is_in_a_photograph(minidl, photographer, photographs):
+    path = photographs / "val" / "n02102040" / "0.png"
+    status, out, _ = minidl("predict", photographer[0], path)
+    first, best, second = out.splitlines()
+    assert status == 0 and first == str(path)
+    assert re.fullmatch(r"  English springer +\d+\.\d% █+", best) and second.startswith("  tench ")
+    assert_mistake(minidl("predict", "--invert", photographer[0], path), "invert is for drawings")
+
+
+@pytest.mark.parametrize("data, complaint", [
+    ("imagefolder", "is a folder of yours; write imagefolder:PATH"),
+    ("imagefolder:{tmp}/nowhere", "there is no folder {tmp}/nowhere"),
+    ("imagefolder:{tmp}", "{tmp} has no folders"),
+])
+def test_a_folder_that_is_none_is_named(minidl, tmp_path, data, complaint):
+    result = minidl("train", "resnet20", "--data", data.format(tmp=tmp_path))
+    assert_mistake(result, complaint.format(tmp=tmp_path))
+
+
+def test_augmentation_is_for_photographs(minidl):
+    assert_mistake(minidl("train", "lenet5", "--augment", "vgg"), "the recipe 'vgg' is for photographs")
+
+
+def test_published_weights_are_measured_and_predict(minidl, monkeypatch, photographs):
+    def resnet(num_classes=1000, in_channels=3, variant="paper", weights=None):
+        assert (variant, weights) == ("torchvision", "imagenet")
+        dl.manual_seed(0)
+        network = models.resnet20(1000).eval()
+        network.preprocessing = preprocessing("resnet18")
+        return network
+
+    monkeypatch.setitem(models.FACTORIES, "resnet18", resnet)
+    status, out, _ = minidl("evaluate", "resnet18", "--data", f"imagefolder:{photographs}")
+    assert status == 0 and re.match(r"resnet18 on the 6 test images of imagefolder:.*: loss .* top-5 error \d+", out)
+    tenfold = minidl("evaluate", "--ten-crop", "resnet18", "--data", f"imagefolder:{photographs}")[1]
+    assert tenfold != out and tenfold.startswith("resnet18 on the 6 test images")
+    out = minidl("predict", "resnet18", photographs / "val" / "n01440764" / "0.png")[1]
+    names = [line.strip().rsplit("  ", 1)[0].strip() for line in out.splitlines()[1:]]
+    assert len(names) == 5
+    assert_mistake(minidl("evaluate", "resnet18"), "add --data imagefolder:FOLDER")
+    assert_mistake(minidl("predict", "--best", "resnet18", "cat.jpg"), "--best is for runs")
+    assert_mistake(minidl("predict", "resnet20", "cat.jpg"), "no published weights of resnet20, only of alexnet, vgg11")
+
+
+def test_the_same_images_for_both_are_said_to_be_that(minidl, photographs, tmp_path):
+    _, out, _ = minidl("train", "resnet20", "--data", f"imagefolder:{photographs / 'val'}", "--epochs", 1, "--quiet",
+                       "--out", tmp_path / "run")
+    assert "there is no folder val: the test images are the training images" in out
+    shutil.copytree(photographs / "val", tmp_path / "one too high" / "photographs")
+    one_too_high = minidl("train", "resnet20", "--data", f"imagefolder:{tmp_path / 'one too high'}")
+    assert_mistake(one_too_high, "has the one class 'photographs', and nothing to tell apart")
+
+
+def test_runs_on_other_data_are_no_ensemble(minidl, photographer, trained):
+    assert_mistake(minidl("evaluate", photographer[0], trained), "an ensemble sees one data set; these were trained on")
+
+
+# Summary
+
+def test_summary_prints_the_table_and_writes_it(minidl, tmp_path):
+    status, out, err = minidl("summary", "lenet5", "--batch-size", 2, "--csv", tmp_path / "lenet5.csv")
+    assert (status, err) == (0, "") and out.startswith("LeNet5 on 2 images of 1×32×32\n")
+    written = (tmp_path / "lenet5.csv").read_text(encoding="utf-8")
+    assert "61,706" in out and written.startswith("name,kind,output_shape")
+
+
+def test_summary_takes_options_and_sizes(minidl):
+    out = minidl("summary", "resnet20", "--input-size", 64, "--option", "num_classes=5")[1]
+    assert "CifarResNet on 1 image of 3×64×64" in out and "269,397" in out
+    assert_mistake(minidl("summary", "resnet20", "--option", "depth=3"), "depth")
+    assert_mistake(minidl("summary", "resnt20"), "did you mean")
+
+
 # Mistakes
-
-def assert_mistake(result, complaint):
-    status, out, err = result
-    assert status == 2 and out == ""
-    assert err.startswith("minidl: ") and err.count("\n") == 1 and "Traceback" not in err
-    assert complaint in err
-
 
 @pytest.fixture
 def mnist(tmp_path):
@@ -266,7 +407,7 @@ def mnist(tmp_path):
     ("lenet", "there is no model 'lenet'; did you mean lenet5"),
     ("lenet5 --data minst", "there is no data set 'minst'; did you mean mnist"),
     ("lenet5 --data digits:folder", "'digits' comes with minidl and takes no folder"),
-    ("lenet5 --data mnist:{tmp}/nowhere", "/nowhere has neither train-images-idx3-ubyte.gz nor train-images-"),
+    ("lenet5 --data mnist:{tmp}/nowhere", "/nowhere has neither t10k-images-idx3-ubyte.gz nor t10k-images-"),
     ("lenet5 --data mnist:{tmp}/mnist", "t10k-images-idx3-ubyte.gz is damaged: "),
     ("lenet5 --option depth=3", "depth"),
     ("lenet5 --option variant=1999", "there is no variant '1999'"),

@@ -52,7 +52,7 @@ def path(tmp_path):
     return tmp_path / "made" / "on demand" / "numbers.gz"
 
 
-@pytest.mark.parametrize("checksum", [MD5, SHA256, SHA256.upper()])
+@pytest.mark.parametrize("checksum", [MD5, SHA256, SHA256.upper(), SHA256[:8], SHA256[:8].upper()])
 @pytest.mark.parametrize("place", ["/file", "/unsized"])
 def test_a_file_arrives_complete(server, path, checksum, place):
     assert download(server.address + place, path, checksum) == path
@@ -60,16 +60,18 @@ def test_a_file_arrives_complete(server, path, checksum, place):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(server, path):
+@pytest.mark.parametrize("checksum", [MD5, SHA256, SHA256[:8]])
+def test_a_file_that_is_there_is_not_downloaded_again(server, path, checksum):
     for _ in range(2):
-        download(server.address + "/file", path, MD5)
+        download(server.address + "/file", path, checksum)
     assert server.requests == ["/file"]
 
 
-def test_a_file_that_is_damaged_is_replaced(server, path):
+@pytest.mark.parametrize("checksum", [MD5, SHA256[:8]])
+def test_a_file_that_is_damaged_is_replaced(server, path, checksum):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    download(server.address + "/file", path, MD5)
+    download(server.address + "/file", path, checksum)
     assert path.read_bytes() == CONTENT
 
 
@@ -80,6 +82,9 @@ FAILURES = [
     ("/nonsense", MD5, "many"),
     ("/file", "0" * 32, f"its 256,000 bytes have the md5 {MD5}"),
     ("/file", "0" * 64, f"its 256,000 bytes have the sha256 {SHA256}"),
+    ("/file", "0" * 8, f"its 256,000 bytes have the sha256 {SHA256}"),
+    ("/file", SHA256[-8:], f"its 256,000 bytes have the sha256 {SHA256}"),
+    ("/file", MD5[:8], f"its 256,000 bytes have the sha256 {SHA256}"),
 ]
 
 
@@ -128,7 +133,7 @@ def test_an_interrupted_download_leaves_nothing(server, path, monkeypatch):
 
 
 def test_a_checksum_of_unknown_kind_is_refused_before_the_network_is_touched(server, path):
-    with pytest.raises(ValueError, match=r"'abc' has 3 digits; expected 32 \(md5\) or 64 \(sha256\)"):
+    with pytest.raises(ValueError, match=r"'abc' has 3 digits; expected 32 \(md5\), 64 or 8 \(sha256\)"):
         download(server.address + "/file", path, "abc")
     assert server.requests == [] and not path.parent.exists()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
+import models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,10 +24,25 @@ def test_the_example_prints_what_is_shown():
     assert shown is not None and printed.getvalue() == shown[1]
 
 
+@pytest.mark.usefixtures("blank_weights")
+def test_the_networks_are_counted_as_shown():
+    *counting, weights = PYTHON[1].strip().splitlines()
+    room: dict = {}
+    exec("\n".join(counting), room)
+    assert room["counted"].total_params == 60_965_224 and 'weights="imagenet"' in weights
+
+
+def test_the_table_of_networks_says_their_parameters():
+    table = README[README.index("## The networks") : README.index("All take `num_classes`")]
+    for name in models.available():
+        family = re.sub(r"\d+$", "", name)
+        assert f"`{name}`" in table or (f"`{family}" in table and f"`{name.removeprefix(family)}`" in table)
+
+
 def test_the_recipe_gives_an_operation_that_passes_gradcheck():
     room: dict = {}
-    exec(PYTHON[1], room)
-    assert eval(PYTHON[2].partition("\n")[0], {"minidl": minidl, **room}) is True
+    exec(PYTHON[2], room)
+    assert eval(PYTHON[3].partition("\n")[0], {"minidl": minidl, **room}) is True
     np.testing.assert_allclose(room["softplus"](np.zeros(1)).data, np.log(2))
 
 

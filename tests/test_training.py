@@ -1,6 +1,7 @@
 """Training: it learns; a seed decides every bit; a run that was stopped or killed ends as if it had not been."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import re
@@ -16,8 +17,8 @@ import pytest
 import minidl as dl
 import models
 from minidl import backend, nn
-from minidl.cli import _trainer as trainer_of
 from minidl.cli import main
+from minidl.cli.train import _trainer as trainer_of
 from minidl.data import ArrayDataset, DataLoader, catalog, digits
 from minidl.io import load_with_metadata
 from minidl.kernels.cpu import threads
@@ -54,7 +55,7 @@ def tiny(width=4):
 @pytest.fixture
 def small(monkeypatch):
     """A run of three epochs of five batches each, the last one not full; without the picture, which takes longest."""
-    monkeypatch.setitem(catalog.SOURCES, "digits", catalog.SOURCES["digits"]._replace(open=few_digits))
+    monkeypatch.setitem(catalog.SOURCES, "digits", dataclasses.replace(catalog.SOURCES["digits"], open=few_digits))
     monkeypatch.setitem(models.FACTORIES, "tiny", tiny)
     monkeypatch.setattr("minidl.training.run.draw_curves", lambda *_, **__: None)
     return changed(model="tiny", input_size=8, batch_size=20)
@@ -270,7 +271,7 @@ def test_a_loss_that_diverges_is_said_with_epoch_rate_and_advice_and_the_weights
 
 
 def test_a_model_that_only_the_test_images_show_to_have_diverged(small, monkeypatch):
-    monkeypatch.setattr("minidl.training.trainer.evaluate", lambda *_: Evaluation(float("nan"), 0.1))
+    monkeypatch.setattr("minidl.training.trainer.evaluate", lambda *_: Evaluation(float("nan"), 0.1, 0.5))
     trainer = trainer_of(changed(small, epochs=1), workers=0)
     with pytest.raises(Diverged, match="the loss on the test images became nan in epoch 1, after 90 images, at a "):
         train(trainer)
@@ -400,7 +401,7 @@ def test_metrics_are_the_history_digit_by_digit(small, tmp_path):
 
 def test_best_holds_the_weights_of_the_best_epoch_and_last_those_of_the_last_batch(small, tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.9, 0.9, 0.7])
-    monkeypatch.setattr("minidl.training.trainer.evaluate", lambda *_: Evaluation(1.0, next(accuracies)))
+    monkeypatch.setattr("minidl.training.trainer.evaluate", lambda *_: Evaluation(1.0, next(accuracies), 1.0))
     trainer, run = trainer_of(changed(small, epochs=5), workers=0), Run.create(tmp_path, small)
     after_epoch = []
     for _ in trainer.epochs_to_go(quiet=True):

@@ -4,26 +4,53 @@ from .catalog import open_dataset
 from .dataset import ArrayDataset, BatchDataset, Dataset
 from .digits import digits
 from .download import cache_folder, download
+from .folder import ImageFolder
 from .idx import read_idx
+from .imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_classes
+from .images import read_gray, read_rgb
 from .loader import DataLoader
 from .mnist import fashion_mnist, mnist
+from .photographs import (
+    CenterCrop,
+    PCAJitter,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResize,
+    RandomResizedCrop,
+    Resize,
+    TenCrop,
+)
 from .transforms import Compose, Fit, Normalize, RandomShift, Transform
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "ArrayDataset",
     "BatchDataset",
+    "CenterCrop",
     "Compose",
     "DataLoader",
     "Dataset",
     "Fit",
+    "ImageFolder",
     "Normalize",
+    "PCAJitter",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResize",
+    "RandomResizedCrop",
     "RandomShift",
+    "Resize",
+    "TenCrop",
     "Transform",
     "cache_folder",
     "digits",
     "download",
     "fashion_mnist",
+    "imagenet_classes",
     "mnist",
     "open_dataset",
+    "read_gray",
     "read_idx",
+    "read_rgb",
 ]

@@ -1,62 +1,128 @@
-"""Data sets by name, ready for a network: fitted to its input size and normalised."""
+"""Data sets by name, ready for a network: brought to its input size and normalised."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from .dataset import ArrayDataset
 from .digits import digits
-from .mnist import DIGITS, FASHION_CLASSES, fashion_mnist, mnist
-from .transforms import Compose, Fit, Normalize, RandomShift
+from .folder import ImageFolder, class_folders
+from .imagenet import IMAGENET_MEAN, IMAGENET_STD
+from .images import read_gray, read_rgb
+from .mnist import fashion_mnist, mnist
+from .recipes import RECIPES
+from .transforms import Compose, Fit, Normalize, RandomShift, Transform
+
+Folder = Literal["none", "optional", "needed"]
+"""Whether a set takes a folder of the user's: none for one that comes with minidl."""
 
 
-class Source(NamedTuple):
-    """How to open a data set, the side of its images, their mean and standard deviation in [0, 1], and its classes."""
+@dataclass(frozen=True)
+class Drawings:
+    """A set of small gray images of `size` pixels a side: how to open it, and its mean and deviation in [0, 1]."""
 
     open: Callable[..., ArrayDataset]
     size: int
     mean: float
     std: float
-    classes: tuple[str, ...]
-    has_folder: bool = True
+    folder: Folder = "optional"
+
+    def load(self, train: bool, folder: str | None, transform: Transform) -> ArrayDataset:
+        options = {} if self.folder == "none" else {"root": folder}
+        return self.open(train=train, transform=transform, **options)
+
+    def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
+        """What is done to every image before a network sees it."""
+        if recipe != "none":
+            raise ValueError(f"the recipe {recipe!r} is for photographs, as in imagefolder:PATH; "
+                             "drawings are varied by shift")
+        return Compose([Fit(input_size), *_moving(shift), Normalize([self.mean], [self.std])])
+
+    def read(self, path: str | os.PathLike[str], invert: bool) -> np.ndarray:
+        """The image at `path`, (1, size, size), framed as those of the set are."""
+        return read_gray(path, self.size, invert)[np.newaxis]
 
 
-SOURCES = {
-    "digits": Source(digits, 8, 0.3051, 0.3762, DIGITS, has_folder=False),
-    "mnist": Source(mnist, 28, 0.1307, 0.3081, DIGITS),
-    "fashion_mnist": Source(fashion_mnist, 28, 0.2860, 0.3530, FASHION_CLASSES),
+@dataclass(frozen=True)
+class Photographs:
+    """A folder of photographs: ``train`` and ``val`` with a folder for each class in both, or these folders alone.
+
+    Labels follow the folders of ``train``. Without ``train`` and ``val`` the same images are trained and tested on.
+    """
+
+    folder: Folder = "needed"
+
+    def load(self, train: bool, folder: str | None, transform: Transform) -> ImageFolder:
+        assert folder is not None, "find_source asks for it"
+        to_train, to_test = Path(folder) / "train", Path(folder) / "val"
+        if not (to_train.is_dir() or to_test.is_dir()):
+            return ImageFolder(folder, transform)
+        if train or not to_train.is_dir():
+            return ImageFolder(to_train if train else to_test, transform)
+        return ImageFolder(to_test, transform, class_folders(to_train))
+
+    def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
+        """What is done to every image before a network sees it."""
+        if recipe not in RECIPES:
+            raise ValueError(f"there is no recipe {recipe!r} for photographs; choose from {', '.join(RECIPES)}")
+        if recipe == "ten_crop" and shift:
+            raise ValueError(f"ten crops are for measuring, where nothing moves at random; got shift={shift}")
+        return Compose([*RECIPES[recipe](input_size), *_moving(shift), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+    def read(self, path: str | os.PathLike[str], invert: bool) -> np.ndarray:
+        """The image at `path`, (3, H, W)."""
+        if invert:
+            raise ValueError("invert is for drawings; a photograph is shown as it is")
+        return read_rgb(path)
+
+
+Source = Drawings | Photographs
+
+SOURCES: dict[str, Source] = {
+    "digits": Drawings(digits, 8, 0.3051, 0.3762, folder="none"),
+    "mnist": Drawings(mnist, 28, 0.1307, 0.3081),
+    "fashion_mnist": Drawings(fashion_mnist, 28, 0.2860, 0.3530),
+    "imagefolder": Photographs(),
 }
 
 
 def find_source(name: str) -> tuple[Source, str | None]:
     """The source and folder of ``"name"`` or ``"name:folder"``.
 
-    Raises ValueError for an unknown name, with the nearest ones, and for a folder that the source does not take.
+    Raises ValueError for an unknown name, with the nearest ones, and for a folder that is missing or not taken.
     """
     name, _, folder = name.partition(":")
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(SOURCES)}"
         raise ValueError(f"there is no data set {name!r}; {hint}")
-    if folder and not SOURCES[name].has_folder:
+    source = SOURCES[name]
+    if folder and source.folder == "none":
         raise ValueError(f"the data set {name!r} comes with minidl and takes no folder; got {folder!r}")
-    return SOURCES[name], folder or None
+    if not folder and source.folder == "needed":
+        raise ValueError(f"the data set {name!r} is a folder of yours; write {name}:PATH")
+    return source, folder or None
 
 
-def open_dataset(name: str, train: bool, input_size: int, shift: int = 0) -> ArrayDataset:
-    """The data set `name`, ``"digits"``, ``"mnist"`` or ``"fashion_mnist"``; ``"mnist:FOLDER"`` reads a local copy.
+def open_dataset(
+    name: str, train: bool, input_size: int, recipe: str = "none", shift: int = 0
+) -> ArrayDataset | ImageFolder:
+    """The data set `name`: ``"digits"``, ``"mnist"``, ``"fashion_mnist"``, or ``"imagefolder:PATH"``.
 
-    Images come as (N, 1, input_size, input_size), by `Fit` and `Normalize`, moved at random by up to `shift` pixels
-    in between. Raises ValueError for an unknown name.
+    ``"mnist:FOLDER"`` reads a local copy. Drawings come as (N, 1, input_size, input_size), by `Fit`; photographs as
+    (N, 3, input_size, input_size), framed by `recipe`, one of `RECIPES` (``"ten_crop"`` gives ten views of each);
+    moved at random by up to `shift` pixels; and normalised. Raises ValueError for an unknown name.
     """
     source, folder = find_source(name)
-    options = {"root": folder} if source.has_folder else {}
-    return source.open(train=train, transform=preparation(source, input_size, shift), **options)
+    return source.load(train, folder, source.preparation(input_size, recipe, shift))
 
 
-def preparation(source: Source, input_size: int, shift: int = 0) -> Compose:
-    """What is done to every image of `source` before a network sees it."""
-    moving = [RandomShift(shift)] if shift else []
-    return Compose([Fit(input_size), *moving, Normalize([source.mean], [source.std])])
+def _moving(shift: int) -> list[Transform]:
+    return [RandomShift(shift)] if shift else []

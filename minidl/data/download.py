@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-_ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of hexadecimal digits
+_ALGORITHMS = {8: "sha256", 32: "md5", 64: "sha256"}  # by the number of hexadecimal digits
 _PIECE = 1 << 16
 _TIMEOUT = 30  # seconds without a byte
 
@@ -21,20 +21,21 @@ def download(urls: str | tuple[str, ...], path: str | os.PathLike[str], checksum
     """Bring the file at `urls` to `path`, unless it is there already; returns `path`.
 
     `urls` is an address or several that hold the same file, tried in order. `checksum` is the md5
-    or sha256 of the file in hexadecimal; its length tells which. The file is written beside `path`
-    and renamed when it is complete and its checksum right: a file with another checksum is replaced
-    then, and not before.
+    or sha256 of the file in hexadecimal, or the first 8 digits of its sha256, as PyTorch's weights
+    have them in their names; its length tells which. The file is written beside `path` and renamed
+    when it is complete and its checksum right: a file with another checksum is replaced then, and
+    not before.
 
     Raises `OSError` when no address gives the file, with the reason for each and where to put the
-    file by hand; `ValueError` for a checksum that is neither.
+    file by hand; `ValueError` for a checksum that is none of these.
     """
     from http.client import HTTPException  # the network costs time to import, and most runs need none
 
     path, checksum = Path(path), checksum.lower()
     algorithm = _ALGORITHMS.get(len(checksum))
     if algorithm is None:
-        raise ValueError(f"checksum {checksum!r} has {len(checksum)} digits; expected 32 (md5) or 64 (sha256)")
-    if path.exists() and _checksum(path, algorithm) == checksum:
+        raise ValueError(f"checksum {checksum!r} has {len(checksum)} digits; expected 32 (md5), 64 or 8 (sha256)")
+    if path.exists() and _checksum(path, algorithm).startswith(checksum):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -43,7 +44,7 @@ def download(urls: str | tuple[str, ...], path: str | os.PathLike[str], checksum
         try:
             _fetch(url, part, path.name)
             found = _checksum(part, algorithm)
-            if found != checksum:
+            if not found.startswith(checksum):
                 raise OSError(f"its {part.stat().st_size:,} bytes have the {algorithm} {found}")
             os.replace(part, path)
             return path

@@ -1,7 +1,8 @@
 """What may happen to a batch of images between the disk and the network.
 
 A transform is called as ``transform(images, rng)`` with images (N, C, H, W), float32, and returns new
-ones; whatever it leaves to chance comes from `rng` alone, so the same `rng` gives the same images.
+ones; whatever it leaves to chance comes from `rng` alone, so the same `rng` gives the same images. Here stand those
+for any images; `photographs` has those for photographs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class Normalize:
-    """(image − mean) / std, with one mean and one standard deviation for each channel.
+    """(image − mean) / std, with one mean and one standard deviation for each channel; (N, C, H, W) or (N, …, C, H, W).
 
     Raises `ValueError` for a standard deviation that is not above 0, for lengths that disagree, and
     when called on images with another number of channels.
@@ -45,8 +46,8 @@ class Normalize:
             raise ValueError(f"std is {self.std}; every standard deviation must be above 0")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if images.shape[1] != len(self.mean):
-            raise ValueError(f"images {images.shape} have {images.shape[1]} channels; {self} expects {len(self.mean)}")
+        if images.shape[-3] != len(self.mean):
+            raise ValueError(f"images {images.shape} have {images.shape[-3]} channels; {self} expects {len(self.mean)}")
         mean = np.array(self.mean, images.dtype).reshape(-1, 1, 1)
         std = np.array(self.std, images.dtype).reshape(-1, 1, 1)
         return (images - mean) / std

@@ -2,8 +2,12 @@
 
 from .configuration import Configuration
 from .curves import draw_curves
+from .evaluation import Evaluation, Predictions, ensemble, evaluate, predict, score
 from .preset import Preset
 from .run import Run
-from .trainer import Diverged, Evaluation, Trainer, evaluate
+from .trainer import Diverged, Trainer
 
-__all__ = ["Configuration", "Diverged", "Evaluation", "Preset", "Run", "Trainer", "draw_curves", "evaluate"]
+__all__ = [
+    "Configuration", "Diverged", "Evaluation", "Predictions", "Preset", "Run", "Trainer", "draw_curves",
+    "ensemble", "evaluate", "predict", "score",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.recipes import AUGMENTATIONS
 from ..io import write_atomically
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
@@ -17,7 +18,8 @@ SCHEDULES = ("one_cycle", "cosine", "constant")
 class Configuration:
     """What a run trains, on what, and how; with the seed it determines the weights to the last bit.
 
-    `data` is a name that `minidl.data.open_dataset` knows. Raises ValueError for a value out of its range.
+    `data` is a name that `minidl.data.open_dataset` knows, `augment` one of `minidl.data.recipes.AUGMENTATIONS`,
+    and `classes` names what the model tells apart. Raises ValueError for a value out of its range.
     """
 
     model: str
@@ -31,7 +33,9 @@ class Configuration:
     schedule: str
     shift: int
     seed: int
+    augment: str = "none"
     model_options: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, low in (("input_size", 1), ("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
@@ -47,6 +51,10 @@ class Configuration:
                 raise ValueError(f"{name} must be a name; got {getattr(self, name)!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}; got {self.augment!r}")
+        if not isinstance(self.classes, list) or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes must be a list of names; got {self.classes!r}")
         if not isinstance(self.model_options, dict):
             raise ValueError(f"model_options must map names to values; got {self.model_options!r}")
 
@@ -63,7 +71,8 @@ class Configuration:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: not JSON ({error})") from None
         known = {f.name for f in dataclasses.fields(cls)}
-        required = known - {"model_options"}
+        optional = {"augment", "model_options", "classes"}
+        required = known - optional
         if not isinstance(values, dict) or not required <= set(values) <= known:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} is not the configuration of a run: needs {sorted(required)}; found {found}")

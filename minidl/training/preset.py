@@ -11,7 +11,8 @@ class Preset:
 
     `input_size`: the side of the square images the network was made for, in pixels. `lr` is the highest rate;
     `schedule` is ``"one_cycle"`` (up to it and down again), ``"cosine"`` (down from it) or ``"constant"``.
-    `shift`: training images are moved at random by up to so many pixels in each direction.
+    `augment`: the recipe of `minidl.data.recipes` for training on photographs. `shift`: training images are moved at
+    random by up to so many pixels in each direction.
     """
 
     input_size: int
@@ -21,4 +22,5 @@ class Preset:
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "one_cycle"
+    augment: str = "none"
     shift: int = 0

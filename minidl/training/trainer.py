@@ -5,31 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
 from .. import functional as F
-from ..autograd import Tensor, no_grad
+from ..autograd import Tensor
 from ..backend import generator
 from ..data import DataLoader
 from ..nn import Module
 from ..optim import SGD, LRScheduler
+from .evaluation import evaluate
 
 
 class Diverged(RuntimeError):
     """The loss became infinite or not a number."""
 
 
-class Evaluation(NamedTuple):
-    """Means over a data set: the cross-entropy, and the share of images whose largest logit is their label's."""
-
-    loss: float
-    accuracy: float
-
-
 class Trainer:
-    """Trains `model` by cross-entropy for `epochs` epochs, one step of `schedule` a batch.
+    """Trains `model` for `epochs` epochs, one step of `schedule` a batch.
+
+    The loss is cross-entropy, or what the model's own ``criterion(output, labels)`` says where it has one, as GoogLeNet
+    with its auxiliary heads. Of an output that is a tuple the first part is the logits.
 
     `epochs_to_go` runs it; `state` and `load_state` keep everything that the rest of the training depends on, in the
     middle of an epoch too: a run that is resumed ends bit-identical to one that was not stopped.
@@ -49,6 +46,7 @@ class Trainer:
                 raise ValueError(f"there are no {part} images: an epoch would hold no batch")
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.test, self.epochs = train, test, epochs
+        self.criterion = getattr(model, "criterion", F.cross_entropy)
         self.history: list[dict[str, float]] = []
         self._epoch_so_far = _Sums()
 
@@ -112,8 +110,9 @@ class Trainer:
         return True
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels)
+        output = self.model(images)
+        logits = output[0] if isinstance(output, tuple) else output
+        loss = self.criterion(output, labels)
         self._check_finite("the loss", value := loss.item())
         self.optimizer.zero_grad()
         loss.backward()
@@ -179,26 +178,3 @@ class _Sums:
 
     def __init__(self, loss: float = 0.0, correct: int = 0, images: int = 0, seconds: float = 0.0):
         self.loss, self.correct, self.images, self.seconds = loss, correct, images, seconds
-
-
-def evaluate(model: Module, loader: DataLoader) -> Evaluation:
-    """Loss and accuracy of `model` on all of `loader`, in evaluation mode; every module's mode is put back afterwards.
-
-    Raises ValueError for a data set without images.
-    """
-    loss, correct, images = 0.0, 0, 0
-    modes, device = [(module, module.training) for module in model.modules()], next(model.parameters()).device
-    model.eval()
-    try:
-        with no_grad():
-            for batch, labels in loader:
-                logits, labels = model(batch.to(device)), labels.to(device)
-                loss += F.cross_entropy(logits, labels, reduction="sum").item()
-                correct += int((logits.argmax(axis=1) == labels).sum())
-                images += len(labels)
-    finally:
-        for module, training in modes:
-            module.training = training
-    if not images:
-        raise ValueError("evaluate: the data set holds no images")
-    return Evaluation(loss / images, correct / images)

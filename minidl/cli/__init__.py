@@ -1,0 +1,163 @@
+"""The command line: train, evaluate, predict, summary, info. ``minidl COMMAND --help`` says what each one takes.
+
+What is taken stands here, what the commands do in `train` and `measure`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..backend import DeviceError, set_device
+from ..data.catalog import SOURCES
+from ..data.recipes import AUGMENTATIONS
+from ..kernels.cpu.threads import set_num_threads
+from ..training import Diverged
+from ..training.configuration import SCHEDULES
+from .measure import evaluate, info, predict, summary
+from .train import train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 for a training that diverged, 2 for a mistake, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.threads is not None:
+            set_num_threads(options.threads)
+        if options.device is not None:
+            set_device(options.device)
+        return options.command(options)
+    except Diverged as error:
+        print(f"minidl: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, OSError, DeviceError, ModuleNotFoundError) as error:
+        print(f"minidl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+# ---------------------------------------------------------------------------------------------
+# What the commands take
+# ---------------------------------------------------------------------------------------------
+
+def _parser() -> argparse.ArgumentParser:
+    import models
+
+    parser = argparse.ArgumentParser(
+        prog="minidl", description="Build, train and measure the networks of the lecture on CNN architectures."
+    )
+    parser.add_argument("--version", action="version", version=f"minidl {__version__}")
+    machine = argparse.ArgumentParser(add_help=False)
+    machine.add_argument("--device", metavar="NAME", help="cpu, gpu or gpu:N (default: MINIDL_DEVICE, else cpu)")
+    machine.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: MINIDL_NUM_THREADS, else all processors)"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], help: str, epilog: str = ""
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=help, description=help, epilog=epilog, parents=[machine],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(command=function)
+        return added
+
+    training = command(
+        "train", train, "Train a model, and keep the run in a folder.",
+        "examples:\n"
+        "  minidl train lenet5                          on the bundled digits\n"
+        "  minidl train lenet5 --data mnist             downloads MNIST the first time\n"
+        "  minidl train lenet5 --data mnist:FOLDER      the four idx files in FOLDER\n"
+        "  minidl train resnet18 --data imagefolder:FOLDER --input-size 128\n"
+        "                                               photographs in FOLDER/train/CLASS and FOLDER/val/CLASS\n"
+        "  minidl train lenet5 --option variant=1998    an option of the model\n"
+        "  minidl train --resume runs/NAME              go on after Ctrl-C or a crash",
+    )
+    training.add_argument("model", nargs="?", help="the model's name, such as lenet5")
+    training.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)}; or NAME:FOLDER (default: digits)")
+    training.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it was configured")
+    training.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/MODEL-DATA-TIME)")
+    for name, kind, help in (
+        ("input-size", int, "pixels a side that the images are brought to"),
+        ("epochs", int, "passes over the training images"),
+        ("batch-size", int, "images in a step"),
+        ("lr", float, "the highest learning rate"),
+        ("momentum", float, "of SGD"),
+        ("weight-decay", float, "of SGD"),
+        ("shift", int, "pixels by which training images are moved at random"),
+    ):
+        letter = "X" if kind is float else "N"
+        training.add_argument(f"--{name}", type=kind, metavar=letter, help=f"{help} (default: the model's own)")
+    training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: the model's own)")
+    training.add_argument(
+        "--augment", choices=AUGMENTATIONS, help="how photographs are varied (default: the model's own)"
+    )
+    training.add_argument("--seed", type=int, metavar="N", help="of everything random (default: 0)")
+    training.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
+    )
+    training.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    evaluation = command(
+        "evaluate", evaluate, "Measure runs on their test images: loss, top-1 and top-5 error.",
+        "examples:\n"
+        "  minidl evaluate runs/NAME --ten-crop         the softmax averaged over corners, middle and mirror images\n"
+        "  minidl evaluate runs/ONE runs/TWO            each, and the ensemble of both\n"
+        "  minidl evaluate vgg16 --data imagefolder:FOLDER\n"
+        "                                               the published weights, on photographs by WordNet id",
+    )
+    published = "a run folder, or the name of a model for its published weights"
+    evaluation.add_argument("subjects", nargs="+", metavar="RUN", help=published)
+    evaluation.add_argument("--data", metavar="NAME", help="other images than the run's own, as for train")
+    evaluation.add_argument("--ten-crop", action="store_true", help="average over ten crops of each photograph")
+    prediction = command(
+        "predict", predict, "Say what a model sees in images.",
+        "Images are files that Pillow reads (pip install 'minidl[images]'). Drawings are framed as in training\n"
+        "(a digit of the bundled set fills its frame), bright strokes on a dark ground; --invert for dark ones\n"
+        "on paper.\n\n"
+        "examples:\n"
+        "  minidl predict runs/NAME digit.png\n"
+        "  minidl predict resnet50 cat.jpg              the published weights, downloaded the first time",
+    )
+    prediction.add_argument("subject", metavar="RUN", help=published)
+    prediction.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image file")
+    prediction.add_argument("--invert", action="store_true", help="dark strokes on a bright ground")
+    for subcommand in (evaluation, prediction):
+        subcommand.add_argument("--best", action="store_true", help="the weights of the best epoch instead of the last")
+    counting = command(
+        "summary", summary, "Count a model's neurons, parameters, multiply-adds and memory, layer by layer.",
+        "examples:\n"
+        "  minidl summary alexnet\n"
+        "  minidl summary resnet50 --option variant=torchvision --batch-size 8 --csv resnet50.csv",
+    )
+    counting.add_argument("model", help=f"one of {', '.join(models.available())}")
+    counting.add_argument("--input-size", type=int, metavar="N", help="pixels a side (default: what it was made for)")
+    counting.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    counting.add_argument("--csv", metavar="FILE", help="also write the rows to FILE")
+    for subcommand in (training, counting):
+        subcommand.add_argument(
+            "--option", type=_assignment, action="append", metavar="NAME=VALUE", help="an option of the model"
+        )
+    command("info", info, "Show versions, BLAS, threads and devices.")
+    return parser
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """``name=value``, the value as JSON if it is some (numbers, true, null), else as text."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE; got {text!r}")
+    if name == "variant":
+        return name, value
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

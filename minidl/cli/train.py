@@ -1,0 +1,187 @@
+"""``minidl train``: from the options to a run that ends, or goes on another day."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import shlex
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from ..autograd import Tensor, no_grad
+from ..backend import get_device, manual_seed
+from ..data import DataLoader, open_dataset
+from ..data.catalog import Drawings, find_source
+from ..kernels.cpu.threads import get_num_threads
+from ..nn import Module
+from ..optim import SGD, CosineAnnealingLR, LRScheduler, OneCycleLR
+from ..training import Configuration, Run, Trainer
+
+TUNABLE = (
+    "input_size", "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "augment", "shift",
+)
+"""What a model's preset decides unless the command line does."""
+
+EVALUATION_PIXELS = 250 * 32 * 32
+"""In a batch of test images."""
+
+
+def train(options: argparse.Namespace) -> int:
+    import models
+
+    if options.resume:
+        decided = ("model", "data", "out", "seed", "option", *TUNABLE)
+        if given := [name for name in decided if getattr(options, name) is not None]:
+            raise ValueError(f"--resume goes on as the run was configured; leave out {', '.join(given)}")
+        run = Run.open(options.resume)
+        trainer = _trainer(run.configuration, options.workers)
+        run.resume(trainer)
+        if trainer.finished:
+            print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
+            return 0
+    else:
+        if options.model is None:
+            raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
+        configuration = _configure(options)
+        trainer = _trainer(configuration, options.workers)
+        _check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
+        run = Run.create(options.out or _new_folder(configuration), configuration)
+    parameters = sum(p.size for p in trainer.model.parameters())
+    print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
+          f"{len(trainer.train.dataset):,} training and {len(trainer.test.dataset):,} test images, "
+          f"{get_num_threads()} thread(s), {get_device()}")
+    if getattr(trainer.train.dataset, "root", None) == getattr(trainer.test.dataset, "root", ()):
+        print("there is no folder val: the test images are the training images")
+    if trainer.history:
+        print(f"going on after epoch {len(trainer.history)} of {trainer.epochs}")
+    with _interrupts() as interrupted, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of an overflow: Diverged says it once, with advice
+        for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
+            print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
+                  f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
+                  f"test: loss {row['test_loss']:.4f}, accuracy {row['test_accuracy']:6.2%}   "
+                  f"{row['images_per_second']:,.0f} images/s", flush=True)
+            run.save(trainer)
+        if not trainer.finished:
+            run.save(trainer)
+            print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
+                  f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
+            return 130
+    last, seconds = trainer.history[-1], sum(row["seconds"] for row in trainer.history)
+    if not importlib.util.find_spec("matplotlib"):
+        print("curves.png is drawn where matplotlib is installed: pip install 'minidl[plot]'")
+    print(f"test accuracy {last['test_accuracy']:.2%} after {seconds:.1f} s of training; kept in {run.folder}")
+    return 0
+
+
+def _configure(options: argparse.Namespace) -> Configuration:
+    import models
+
+    model_options = dict(options.option or ())
+    preset = models.preset(options.model, model_options.get("variant"))
+    given = {name: getattr(options, name) for name in TUNABLE}
+    values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
+    data = options.data or "digits"
+    if isinstance(find_source(data)[0], Drawings) and options.augment is None:
+        values["augment"] = "none"  # a preset's recipe is for photographs
+    dataset = open_dataset(data, False, values["input_size"])
+    classes = class_names(dataset)
+    if len(classes) < 2:
+        raise ValueError(f"{data} has the one class {classes[0]!r}, and nothing to tell apart; a folder of photographs "
+                         "holds one folder for each class")
+    fitting = {"num_classes": len(classes), "in_channels": dataset[0][0].shape[0]}
+    defaults = inspect.signature(models.FACTORIES[options.model]).parameters
+    for name, value in fitting.items():
+        if name in defaults and defaults[name].default != value:
+            model_options.setdefault(name, value)
+    return Configuration(
+        model=options.model, model_options=model_options, data=data, seed=options.seed or 0,
+        classes=classes, **values,
+    )
+
+
+def _new_folder(configuration: Configuration) -> Path:
+    name = f"{configuration.model}-{configuration.data.partition(':')[0]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / name
+
+
+def _trainer(configuration: Configuration, workers: int) -> Trainer:
+    """The trainer of a run from its beginning; everything random in it follows from the seed."""
+    manual_seed(configuration.seed)
+    model = build(configuration)
+    optimizer = SGD(
+        model.parameters(), configuration.lr, configuration.momentum, weight_decay=configuration.weight_decay
+    )
+    dataset = open_dataset(
+        configuration.data, True, configuration.input_size, configuration.augment, configuration.shift
+    )
+    test = test_loader(configuration)
+    if class_names(dataset) != class_names(test.dataset):
+        raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
+                         f"{', '.join(class_names(test.dataset))}; both need the same folders")
+    loader = DataLoader(
+        dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed
+    )
+    steps = configuration.epochs * len(loader)
+    schedule: LRScheduler | None = None
+    if configuration.schedule == "one_cycle":
+        schedule = OneCycleLR(optimizer, configuration.lr, total_steps=steps, cycle_momentum=False)
+    elif configuration.schedule == "cosine":
+        schedule = CosineAnnealingLR(optimizer, steps)
+    return Trainer(model, optimizer, schedule, loader, test, configuration.epochs)
+
+
+def _check_fit(trainer: Trainer, classes: int) -> None:
+    """Let the model see a test image, as if it were of the last class: too few channels or classes fail here."""
+    image, _ = trainer.test.dataset[0]
+    with no_grad():
+        logits = trainer.model.eval()(Tensor(image[np.newaxis]).to(get_device()))
+        F.cross_entropy(logits, Tensor(np.array([classes - 1])).to(get_device()))
+
+
+def build(configuration: Configuration) -> Module:
+    """The model of a run, with fresh weights."""
+    import models
+
+    return models.build(configuration.model, **configuration.model_options).to(get_device())
+
+
+def test_loader(configuration: Configuration, recipe: str = "none") -> DataLoader:
+    """The test images of a run, in their own order."""
+    dataset = open_dataset(configuration.data, False, configuration.input_size, recipe)
+    return DataLoader(dataset, evaluation_batch(configuration.input_size), seed=0)
+
+
+def class_names(dataset: Any) -> list[str]:
+    """What the labels of a data set from the catalog stand for."""
+    return list(dataset.classes)
+
+
+def evaluation_batch(input_size: int) -> int:
+    """How many test images go through a network at once."""
+    return max(1, EVALUATION_PIXELS // input_size**2)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, as a function: training then stops between two batches. A second stops at once."""
+    pressed = []
+
+    def remember(*_: Any) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
