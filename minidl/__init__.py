@@ -1,12 +1,28 @@
 """minidl: a small, fast autograd engine for the evolution of CNN architectures."""
 
-from . import data, functional, nn, optim
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import functional, nn, optim
 from .autograd import Tensor, backward_steps, is_grad_enabled, no_grad, tensor
 from .backend import DeviceError, device, get_device, manual_seed, set_device
 from .check import gradcheck
-from .inspect import summary
 from .io import load, save
 from .kernels.cpu.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from . import data
+    from .inspect import summary
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`data` and `summary` are imported when they are first asked for: who only computes does not wait for them."""
+        if name == "data":
+            return importlib.import_module(".data", __name__)
+        if name == "summary":
+            return importlib.import_module(".inspect", __name__).summary
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -77,6 +76,8 @@ def _fetch(url: str, path: Path, title: str) -> None:
 
 
 def _checksum(path: Path, algorithm: str) -> str:
+    import hashlib
+
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 
@@ -116,6 +115,8 @@ def _map_ahead(
     if workers == 0:
         yield from map(function, items)
         return
+    from concurrent.futures import ThreadPoolExecutor  # costs time to import, and many programs need no threads
+
     remaining = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="minidl-loader")
     try:

@@ -7,8 +7,6 @@ run, so groups, branches and auxiliary heads count as what they are. Claims F2 t
 from __future__ import annotations
 
 import copy
-import csv
-import html
 import os
 import tracemalloc
 import weakref
@@ -79,6 +77,8 @@ class Summary:
         return "\n".join([self._title(), rule, lines[0], rule, *lines[1:-1], rule, lines[-1], *self._notes()])
 
     def _repr_html_(self) -> str:
+        import html
+
         def row(cells: Iterable[str], tag: str) -> str:
             aligned = ("left" if i < 3 else "right" for i in range(len(HEADER)))
             return "<tr>" + "".join(f'<{tag} style="text-align:{side};white-space:nowrap">{html.escape(cell)}</{tag}>'
@@ -92,6 +92,7 @@ class Summary:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows, as plain numbers and with a header, to `path`; atomically. Raises OSError if it cannot."""
+        import csv
 
         def write(part: Path) -> None:
             with open(part, "w", newline="", encoding="utf-8") as file:

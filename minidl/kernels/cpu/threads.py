@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 def _available_processors() -> int:
@@ -86,6 +88,8 @@ def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], si
 
 @cache
 def _pool(size: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # costs time to import, and many programs need no threads
+
     return ThreadPoolExecutor(size, thread_name_prefix="minidl")
 
 
