@@ -32,10 +32,11 @@ CASES = [
 ]
 
 
-def pair(name, options):
+def pair(name, options, side):
     """The network with weights that no initialiser left at 0 or 1, where a mistake could hide, and its twin.
 
-    Batch normalisation over a few values magnifies rounding by its own lights: with it both are in float64.
+    Where rounding decides, both are in float64: under batch normalisation over a few values, which magnifies it, and
+    at full size, where some of ten million signs and maxima fall on the other side in PyTorch's float32, too.
     """
     torch = pytest.importorskip("torch")
     from twins import twin
@@ -55,7 +56,7 @@ def pair(name, options):
     for module in (*ours.modules(), *theirs.modules()):
         if type(module).__name__ == "Dropout":
             module.p = 0.0
-    if any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()):
+    if side >= 224 or any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()):
         ours, theirs = ours.to("float64"), theirs.double()
     return torch, ours, theirs
 
@@ -72,7 +73,7 @@ def parts(output):
 
 @pytest.mark.parametrize("name, options, side", CASES)
 def test_logits_and_every_gradient_agree(name, options, side):
-    torch, ours, theirs = pair(name, options)
+    torch, ours, theirs = pair(name, options, side)
     dtype = next(ours.parameters()).dtype
     images = np.random.default_rng(side).standard_normal((3, 3, side, side + 3)).astype(dtype)
     labels = np.array([3, 0, 6])
