@@ -12,7 +12,7 @@ PIXEL_STD = 255 * sum(IMAGENET_STD) / 3
 def expect_unit_variance(first: nn.Conv2d) -> None:
     """Let `first`, initialised for pixels around their mean as the papers until 2014 fed them, see normalised ones.
 
-    Otherwise an image's signal shrinks from layer to layer to nothing beside the biases, and training does not start.
+    Otherwise what tells images apart arrives that much smaller in every layer, beside biases that stay as they are.
     """
     first.weight.data *= PIXEL_STD
 
