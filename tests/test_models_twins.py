@@ -36,7 +36,8 @@ def pair(name, options, side):
     """The network with weights that no initialiser left at 0 or 1, where a mistake could hide, and its twin.
 
     Where rounding decides, both are in float64: under batch normalisation over a few values, which magnifies it, and
-    at full size, where some of ten million signs and maxima fall on the other side in PyTorch's float32, too.
+    at full size and in GoogLeNet, where some of so many signs and maxima fall on the other side in float32, PyTorch's
+    too.
     """
     torch = pytest.importorskip("torch")
     from twins import twin
@@ -56,7 +57,7 @@ def pair(name, options, side):
     for module in (*ours.modules(), *theirs.modules()):
         if type(module).__name__ == "Dropout":
             module.p = 0.0
-    if side >= 224 or any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()):
+    if side >= 224 or name == "googlenet" or any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()):
         ours, theirs = ours.to("float64"), theirs.double()
     return torch, ours, theirs
 

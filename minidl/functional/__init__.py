@@ -5,6 +5,7 @@ Every operation takes tensors (arrays, and in arithmetic numbers, count as const
 write a function from arrays to ``(value, gradients)`` under `@differentiable`; see any file here.
 """
 
+from ..kernels.cpu.convolution import conv_algorithm
 from .activation import log_softmax, relu, sigmoid, softmax, tanh
 from .arithmetic import abs, add, clone, div, exp, log, mul, neg, pow, sqrt, sub, to
 from .convolution import col2im, conv2d, conv_transpose2d, im2col
@@ -18,8 +19,8 @@ from .shape import cat, flatten, getitem, pad, reshape, transpose
 
 __all__ = [
     "abs", "adaptive_avg_pool2d", "add", "avg_pool2d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "cat", "clone", "col2im", "conv2d", "conv_transpose2d", "cross_entropy", "div",
-    "dropout", "exp", "flatten", "getitem", "im2col", "linear", "local_response_norm", "log", "log_softmax", "matmul",
-    "max", "max_pool2d", "mean", "min", "mse_loss", "mul", "neg", "nll_loss", "pad", "pow", "relu", "reshape",
-    "sigmoid", "softmax", "sqrt", "sub", "sum", "tanh", "to", "transpose", "var",
+    "binary_cross_entropy_with_logits", "cat", "clone", "col2im", "conv2d", "conv_algorithm", "conv_transpose2d",
+    "cross_entropy", "div", "dropout", "exp", "flatten", "getitem", "im2col", "linear", "local_response_norm", "log",
+    "log_softmax", "matmul", "max", "max_pool2d", "mean", "min", "mse_loss", "mul", "neg", "nll_loss", "pad", "pow",
+    "relu", "reshape", "sigmoid", "softmax", "sqrt", "sub", "sum", "tanh", "to", "transpose", "var",
 ]

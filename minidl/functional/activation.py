@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..autograd import differentiable
 from ..backend import Array, array_module
+from ..kernels import kernels_of
 
 
 @differentiable
@@ -13,9 +14,13 @@ def relu(input: Array, inplace: bool = False):
     Any shape. AlexNet applies it to the output of every layer; NaN stays NaN. `inplace` is accepted, for code
     written for PyTorch, and changes nothing: the input is left as it is.
     """
-    xp = array_module(input)
-    y = xp.maximum(input, 0)
-    return y, (lambda g: xp.where(y > 0, g, 0),)
+    xp, pointwise = array_module(input), kernels_of(input).pointwise
+    y = pointwise(lambda x, out: xp.maximum(x, 0, out=out), input)
+
+    def gradient(g):  # a product: a choice by `where` takes ten times as long
+        return pointwise(lambda g, y, out: xp.multiply(g, y > 0, out=out), g, y)
+
+    return y, (gradient,)
 
 
 @differentiable
@@ -36,16 +41,15 @@ def tanh(input: Array):
 
     Any shape; LeNet-5's activation.
     """
-    y = array_module(input).tanh(input)
+    xp, pointwise = array_module(input), kernels_of(input).pointwise
+    y = pointwise(xp.tanh, input, passes=10)
 
-    def gradient(g):
-        slope = y * y  # in place from here on: g (1 − y²) would make three large arrays
-        slope *= -1
-        slope += 1
-        slope *= g
-        return slope
+    def slope(g, y, out):
+        xp.multiply(y, y, out=out)
+        xp.subtract(1, out, out=out)
+        xp.multiply(g, out, out=out)
 
-    return y, (gradient,)
+    return y, (lambda g: pointwise(slope, g, y, passes=4),)
 
 
 @differentiable

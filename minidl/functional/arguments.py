@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -61,3 +62,15 @@ def check_fits(operation: str, input: Array, windows: Windows) -> None:
                 f"{operation}: kernel {windows.kernel} with dilation {windows.dilation} is larger than "
                 f"the padded input: {tuple(input.shape[-2:])} padded by {windows.padding}"
             )
+
+
+def remember_last(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """`function` of g, computed once while the gradients of several inputs ask for it with the same g in turn."""
+    last: list[Any] = [None, None]
+
+    def remembered(g: Array) -> Any:
+        if last[0] is not g:
+            last[:] = g, function(g)
+        return last[1]
+
+    return remembered

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..autograd import differentiable
 from ..backend import Array, array_module
-from .arguments import check_same_dtype
+from ..kernels import kernels_of
+from .arguments import check_same_dtype, remember_last
 
 
 @differentiable
@@ -21,30 +22,13 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
         raise ValueError(f"local_response_norm: needs (N, C, ...) with at least 3 axes; got shape {input.shape}")
     if size < 1:
         raise ValueError(f"local_response_norm: size counts channels and must be at least 1; got {size}")
-    x, xp = input, array_module(input)
-    behind, ahead = size // 2, (size - 1) // 2
-    s = _sum_over_channels(x * x, behind, ahead)
-    s *= alpha / size
-    s += k
-    power = xp.power(s, -beta)
+    kernels = kernels_of(input)
+    y, s = kernels.local_response_norm(input, size, alpha, beta, k)
 
     def gradient(g):
-        others = _sum_over_channels(g * x * power / s, ahead, behind)
-        return g * power - (2 * alpha * beta / size) * x * others
+        return kernels.local_response_norm_gradient(g, input, s, size, alpha, beta)
 
-    return x * power, (gradient,)
-
-
-def _sum_over_channels(x: Array, behind: int, ahead: int) -> Array:
-    """For each channel c the sum over the channels c − behind … c + ahead that there are."""
-    channels = x.shape[1]
-    total = x.copy()
-    for d in range(-min(behind, channels - 1), min(ahead, channels - 1) + 1):
-        if d < 0:
-            total[:, -d:] += x[:, :d]
-        elif d > 0:
-            total[:, :-d] += x[:, d:]
-    return total
+    return y, (gradient,)
 
 
 @differentiable
@@ -78,8 +62,7 @@ def batch_norm(
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
     check_same_dtype("batch_norm", input=input, **given)
-    xp, x, axes = array_module(input), input, (0, *range(2, input.ndim))
-    shape = [1, channels] + [1] * (x.ndim - 2)
+    xp, kernels, x = array_module(input), kernels_of(input), input
     count = x.size // channels if channels else 0
     if training:
         if count == 1:
@@ -87,7 +70,7 @@ def batch_norm(
         if count == 0:  # an empty batch says nothing: the running statistics stay
             mean, variance = xp.zeros(channels, x.dtype), xp.ones(channels, x.dtype)
         else:
-            mean, variance = x.mean(axis=axes), x.var(axis=axes)
+            mean, variance = kernels.channel_moments(x)
             for running, now in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
                 if running is not None:
                     running *= 1 - momentum
@@ -95,24 +78,21 @@ def batch_norm(
     else:
         mean, variance = running_mean, running_var
     scale = 1 / xp.sqrt(variance + eps)
-    normalized = x - mean.reshape(shape)
-    normalized *= scale.reshape(shape)
     gain = scale if weight is None else weight * scale
-    y = normalized if weight is None else normalized * weight.reshape(shape)
-    if bias is not None:
-        y = y + bias.reshape(shape)
+    sums = remember_last(lambda g: kernels.channel_sums(g, x, mean))
 
     def gradient_input(g):
-        if not training:
-            return g * gain.reshape(shape)
-        mean_g = g.mean(axis=axes).reshape(shape)
-        mean_gx = (g * normalized).mean(axis=axes).reshape(shape)
-        return (g - mean_g - normalized * mean_gx) * gain.reshape(shape)
+        if not training or count == 0:
+            return kernels.channel_scale(g, xp.zeros_like(gain), gain, None)
+        total, moment = sums(g)
+        return kernels.channel_combination(
+            g, x, mean, gain, -gain * scale * scale * moment / count, -gain * total / count
+        )
 
     def gradient_weight(g):
-        return (g * normalized).sum(axis=axes)
+        return sums(g)[1] * scale
 
     def gradient_bias(g):
-        return g.sum(axis=axes)
+        return sums(g)[0]
 
-    return y, (gradient_input, None, None, gradient_weight, gradient_bias)
+    return kernels.channel_scale(x, mean, gain, bias), (gradient_input, None, None, gradient_weight, gradient_bias)

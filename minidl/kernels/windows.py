@@ -31,6 +31,13 @@ class Windows(NamedTuple):
         """(reach, stride, dilation, padding) from row to row."""
         return self.reach[0], self.stride[0], self.dilation[0], self.padding[0]
 
+    def turned(self) -> Windows | None:
+        """Those windows over the outputs through which each pixel was seen; None unless they lie one pixel apart."""
+        if self.stride != (1, 1):
+            return None
+        rest = [(reach - 1 - before, reach - 1 - after) for reach, (before, after) in zip(self.reach, self.padding)]
+        return None if min(map(min, rest)) < 0 else self._replace(padding=(rest[0], rest[1]))
+
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """How many windows fit into an image of `size` = (H, W)."""
         (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array, array_module, device_of
+from ..backend import array_module
+from ..kernels import kernels_of
 from .optimizer import Optimizer, Params
-
-_BLOCK = 2**16
-"""Entries updated at a time on the CPU: large arrays then pass through the cache once, not once an operation."""
 
 
 class SGD(Optimizer):
@@ -69,34 +67,8 @@ class SGD(Optimizer):
                     if v is None:
                         v = state["momentum_buffer"] = array_module(w).zeros_like(w)
                         tau = 0.0  # the first velocity is μ 0 + g
-                if w.size <= _BLOCK or device_of(w) != "cpu":
-                    _update(w, g, v, lr, momentum, tau, weight_decay, nesterov)
-                else:
-                    rows = max(1, _BLOCK * len(w) // w.size)
-                    for start in range(0, len(w), rows):
-                        block = slice(start, start + rows)
-                        _update(w[block], g[block], None if v is None else v[block],
-                                lr, momentum, tau, weight_decay, nesterov)
+                kernels_of(w).sgd(w, g, v, lr, momentum, tau, weight_decay, nesterov)
                 param.bump_version()
-
-
-def _update(w: Array, g: Array, v: Array | None, lr: float, momentum: float, tau: float, weight_decay: float,
-            nesterov: bool) -> None:
-    """The formula of `SGD`, writing to w and v only; no velocity is v = None."""
-    if weight_decay:
-        decayed = weight_decay * w
-        decayed += g
-        g = decayed
-    if v is not None:
-        v *= momentum
-        v += (1.0 - tau) * g if tau else g
-        if nesterov:
-            ahead = momentum * v
-            ahead += g
-            g = ahead
-        else:
-            g = v
-    w -= lr * g
 
 
 def _check_options(options: dict[str, Any]) -> None:

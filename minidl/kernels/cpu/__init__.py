@@ -1,14 +1,17 @@
 """The kernels in NumPy, on a pool of threads."""
 
 from .convolution import conv2d, conv2d_input_gradient, conv2d_weight_gradient
-from .memory import keep_freed_memory
+from .normalization import channel_combination, channel_moments, channel_scale, channel_sums
+from .pointwise import pointwise
 from .pooling import max_pool2d, max_pool2d_gradient, sum_pool2d, sum_pool2d_gradient
 from .product import matmul
+from .response import local_response_norm, local_response_norm_gradient
 from .threads import get_num_threads, parallel, set_num_threads, single_threaded_blas
+from .update import sgd
 
 __all__ = [
-    "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "get_num_threads", "matmul", "max_pool2d",
-    "max_pool2d_gradient", "parallel", "set_num_threads", "single_threaded_blas", "sum_pool2d", "sum_pool2d_gradient",
+    "channel_combination", "channel_moments", "channel_scale", "channel_sums", "conv2d", "conv2d_input_gradient",
+    "conv2d_weight_gradient", "get_num_threads", "local_response_norm", "local_response_norm_gradient", "matmul",
+    "max_pool2d", "max_pool2d_gradient", "parallel", "pointwise", "set_num_threads", "sgd", "single_threaded_blas",
+    "sum_pool2d", "sum_pool2d_gradient",
 ]
-
-keep_freed_memory()

@@ -7,7 +7,21 @@ lies as usual. Nothing outside the kernels depends on it: every array keeps its 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
+
+from .threads import parallel
+
+BLOCK_BYTES = 1 << 18
+"""A part of an array that stays in the cache while it is gone through several times."""
+
+
+def blocks(x: np.ndarray, axis: int = 0) -> Iterator[tuple[slice]]:
+    """Slices along an axis of `x` of about `BLOCK_BYTES`."""
+    length = x.shape[axis]
+    block = max(1, BLOCK_BYTES * length // max(1, x.nbytes))
+    return ((slice(start, start + block),) for start in range(0, length, block))
 
 
 def batch_last(x: np.ndarray) -> np.ndarray:
@@ -29,3 +43,55 @@ def full(shape: tuple[int, ...], value: float, dtype: np.dtype) -> np.ndarray:
     """A new (N, C, H, W) array of one value, lying as (C, H, W, N)."""
     n, *rest = shape
     return batch_first(np.full((*rest, n), value, dtype))
+
+
+def by_channel(x: np.ndarray) -> np.ndarray:
+    """(N, C, …) as a contiguous (C, … · N), a row a channel; a copy only if it does not lie so already."""
+    rows = np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    return rows.reshape(x.shape[1], x.size // x.shape[1] if x.shape[1] else 0)
+
+
+def from_channels(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The view of `shape` = (N, C, …) of what `by_channel` gives."""
+    return np.moveaxis(rows.reshape(*shape[1:], shape[0]), -1, 0)
+
+
+def in_memory_order(
+    x: np.ndarray, *others: np.ndarray
+) -> tuple[list[np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Arrays of one shape as one-dimensional ones, in the order in which `x` lies in memory, and the way back.
+
+    Copies only what lies otherwise.
+    """
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    shape = tuple(x.shape[axis] for axis in order)
+    back = np.argsort(order)
+    flat = [np.ascontiguousarray(array.transpose(order)).reshape(-1) for array in (x, *others)]
+    return flat, lambda values: values.reshape(shape).transpose(back)
+
+
+def padded(image: np.ndarray, padding: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """(C, H, W, N) in a frame of zeros, ((top, bottom), (left, right)) wide."""
+    (c, h, w, n), ((top, bottom), (left, right)) = image.shape, padding
+    whole = np.empty((c, h + top + bottom, w + left + right, n), image.dtype)
+
+    def fill(channels: slice) -> None:
+        part = whole[channels]
+        part[...] = 0
+        part[:, top : top + h, left : left + w] = image[channels]
+
+    parallel(fill, blocks(whole), 2 * whole.nbytes)
+    return whole
+
+
+def by_remainder(width: int, stride: int, before: int, count: int) -> Iterator[tuple[int, slice, slice]]:
+    """How the columns of an image, `before` of padding in front, are sorted by their remainder by `stride`.
+
+    (remainder, places, columns): those columns of the image go to those of the `count` places of that remainder. What
+    neighbouring windows read at the same offset then lies together.
+    """
+    for remainder in range(stride):
+        start = -(-max(0, before - remainder) // stride)
+        columns = range(start * stride + remainder - before, width, stride)[: max(0, count - start)]
+        if columns:
+            yield remainder, slice(start, start + len(columns)), slice(columns.start, columns[-1] + 1, stride)

@@ -7,16 +7,20 @@ kernel in between, and each page of a fresh one costs a fault: a third of the ti
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc accepts no more; larger arrays still come fresh
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
+@cache
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 2 GiB of freed memory for this process; does nothing with another C library."""
+    """Let glibc keep up to 2 GiB of freed memory for this process; does nothing with another C library.
+
+    The kernels ask for it when they first run: a program that only imports minidl keeps its own settings.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    mallopt(M_MMAP_MAX, 0)  # what comes by a mapping of its own goes back when it is freed

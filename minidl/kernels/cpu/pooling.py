@@ -10,45 +10,70 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..windows import Windows
-from .layout import full, settle
+from .layout import batch_first, batch_last, blocks, by_remainder, full, settle
 from .threads import parallel
 
-BLOCK_BYTES = 1 << 18
 PASSES = 3
 """About how often pooling goes through an image: taps, zeros and results together."""
 
 
 def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
     """The largest value of each window, (N, C, H, W) → (N, C, OH, OW); NaN wherever a window holds one."""
-    x, size = settle(x), x.shape[2:]
-    taps = list(windows.taps(size))
-    y = full((*x.shape[:2], *windows.output_size(size)), -np.inf, x.dtype)
+    image, size = batch_last(x), windows.output_size(x.shape[2:])
+    y = np.empty((len(image), *size, len(x)), x.dtype)
 
     def pool(channels: slice) -> None:
-        for _, _, outputs, pixels in taps:
-            best = y[:, channels][outputs]
-            np.maximum(best, x[:, channels][pixels], out=best)
+        best, values = y[channels], _sorted(image[channels], windows, -np.inf)
+        best[...] = -np.inf
+        for tap in _taps(values, windows, size):
+            np.maximum(best, tap, out=best)
 
-    parallel(pool, _channel_blocks(x), x.nbytes * PASSES)
-    return y
+    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES)
+    return batch_first(y)
 
 
 def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Windows) -> np.ndarray:
     """∂L/∂x of y = max_pool2d(x): each g goes to the first pixel of its window that equals the maximum."""
-    g, x, y = settle(g), settle(x), settle(y)
-    taps = list(windows.taps(x.shape[2:]))
-    dx = full(x.shape, 0, g.dtype)
+    image, gradients, maxima = batch_last(x), batch_last(g), batch_last(y)
+    dx = np.zeros_like(image)
 
     def scatter(channels: slice) -> None:
-        undecided = np.ones_like(y[:, channels], bool)
-        for _, _, outputs, pixels in taps:
-            hit = x[:, channels][pixels] == y[:, channels][outputs]
-            hit &= undecided[outputs]
-            undecided[outputs] ^= hit
-            dx[:, channels][pixels] += g[:, channels][outputs] * hit
+        values = _sorted(image[channels], windows, np.nan)  # what lies outside is never the maximum
+        sums, undecided = np.zeros_like(values), np.ones_like(maxima[channels], bool)
+        taps = (_taps(array, windows, g.shape[2:]) for array in (values, sums))
+        for tap, total in zip(*taps):
+            hit = tap == maxima[channels]
+            hit &= undecided
+            undecided ^= hit
+            total += gradients[channels] * hit
+        top, (h, w) = windows.padding[0][0], x.shape[2:]
+        for remainder, places, pixels in by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
+            rows = sums[:, top : top + h, remainder, places]
+            dx[channels, : rows.shape[1], pixels] = rows
 
-    parallel(scatter, _channel_blocks(x), x.nbytes * PASSES)
-    return dx
+    parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES)
+    return batch_first(dx)
+
+
+def _sorted(image: np.ndarray, windows: Windows, outside: float) -> np.ndarray:
+    """What windows read of (C, H, W, N), padded by `outside`: (C, rows, stride, columns / stride, N), by remainder."""
+    c, h, w, n = image.shape
+    (oh, ow), stride, (top, _), (left, _) = windows.output_size((h, w)), windows.stride, *windows.padding
+    shape = (c, (oh - 1) * stride[0] + windows.reach[0], stride[1], ow + (windows.reach[1] - 1) // stride[1], n)
+    values = np.full(shape, outside, image.dtype)
+    lines = image[:, : shape[1] - top]
+    for remainder, places, pixels in by_remainder(w, stride[1], left, shape[3]):
+        values[:, top : top + lines.shape[1], remainder, places] = lines[:, :, pixels]
+    return values
+
+
+def _taps(values: np.ndarray, windows: Windows, size: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """For each kernel offset, row by row, what it reads of `_sorted` values, as a view (C, OH, OW, N)."""
+    (oh, ow), (sh, sw), (dh, dw) = size, windows.stride, windows.dilation
+    for i in range(windows.kernel[0]):
+        for j in range(windows.kernel[1]):
+            first = j * dw // sw
+            yield values[:, i * dh : i * dh + (oh - 1) * sh + 1 : sh, j * dw % sw, first : first + ow]
 
 
 def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
@@ -61,7 +86,7 @@ def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
         for _, _, outputs, pixels in taps:
             y[:, channels][outputs] += x[:, channels][pixels]
 
-    parallel(pool, _channel_blocks(x), x.nbytes * PASSES)
+    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES)
     return y
 
 
@@ -74,11 +99,5 @@ def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) 
         for _, _, outputs, pixels in taps:
             dx[:, channels][pixels] += g[:, channels][outputs]
 
-    parallel(scatter, _channel_blocks(dx), dx.nbytes * PASSES)
+    parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES)
     return dx
-
-
-def _channel_blocks(images: np.ndarray) -> Iterator[tuple[slice]]:
-    channels = images.shape[1]
-    block = max(1, BLOCK_BYTES * channels // max(1, images.nbytes))
-    return ((slice(start, start + block),) for start in range(0, channels, block))

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
 
+from .memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -57,10 +59,14 @@ def set_num_threads(number: int) -> None:
 ENOUGH_BYTES = 8 << 20
 """Below so much memory to go through, waking a thread costs more than it saves."""
 
+PRODUCT_BYTES = 0.25
+"""The memory that is gone through while a matrix product does one multiply-add."""
 
-def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], size: int = ENOUGH_BYTES) -> None:
+
+def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], size: float = ENOUGH_BYTES) -> None:
     """Call ``function(*task)`` for every task, BLAS held to one thread; spread over the threads if `size`, the bytes
     that all tasks together go through, is enough. The first exception is raised here."""
+    keep_freed_memory()
     tasks = list(tasks)
     most = get_num_threads()
     helpers = min(most, len(tasks)) - 1 if size >= ENOUGH_BYTES else 0

@@ -1,0 +1,150 @@
+"""Convolution by tiled im2col: the column matrix is built a block of output rows at a time, so that it stays in the
+cache, and each block is one matrix product.
+
+With activations in `layout`'s order, copies and products run over long contiguous rows, and the result of a product is
+the next activation as it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..windows import Windows
+from .layout import batch_first, batch_last, padded
+from .threads import PRODUCT_BYTES, parallel
+
+TILE_BYTES = 1 << 19
+"""The size of a block of columns: half of a core's second-level cache leaves room for the operands."""
+
+FEWEST_COLUMNS = 192
+"""In a tile: with fewer, reading the filters takes longer than multiplying by them."""
+
+PRODUCT_WIDTH = 512
+"""The columns that a product of the weight gradient adds up at least, so that adding to the sum before costs little."""
+
+PARTS = 8
+"""Into at least so many pieces a weight gradient is cut: work for as many threads."""
+
+
+def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """x (N, C, H, W) * weight (K, C/groups, KH, KW) → (N, K, OH, OW): for each tile, Y = W · im2col(X)."""
+    n, k, size = len(x), len(weight), windows.output_size(x.shape[2:])
+    y = np.empty((groups, k // groups, size[0] * size[1] * n), x.dtype)
+    filters = weight.reshape(groups, k // groups, -1)
+    patches = _patches(x, windows, groups)
+
+    def multiply(group: int, tile: Tile) -> None:
+        np.matmul(filters[group], _columns(patches[group], tile), out=y[group, :, tile[-1]])
+
+    work = patches.size * (patches.itemsize + PRODUCT_BYTES * k // groups)
+    parallel(multiply, product(range(groups), _tiles(patches[0])), work)
+    return batch_first(y.reshape(k, *size, n))
+
+
+def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW): the sum over tiles of im2col(X) · Gᵀ.
+
+    A block of input channels at a time, so that tiles are wide; the tiles are shared out where channels are few.
+    """
+    n, k, oh, ow = g.shape
+    c, (kh, kw) = x.shape[1] // groups, windows.kernel
+    patches = _patches(x, windows, groups)
+    outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
+    block = max(1, min(c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
+    blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
+    tiles = _tiles(patches[0, :block])
+    parts = max(1, PARTS // (groups * len(blocks)))
+    runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
+    sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
+
+    def multiply(group: int, channels: slice, part: int) -> None:
+        total = sums[part, group, channels].reshape(-1, k // groups)
+        for tile in runs[part]:
+            # Transposed: BLAS is faster with the long side of the result first.
+            total += np.matmul(_columns(patches[group, channels], tile), outputs[group][:, tile[-1]].T)
+
+    # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
+    slow = block * kh * kw * (k // groups) < 500
+    work = 0 if slow else patches.size * (patches.itemsize + PRODUCT_BYTES * k // groups)
+    parallel(multiply, product(range(groups), blocks, range(parts)), work)
+    return sums.sum(axis=0).transpose(0, 3, 1, 2).reshape(k, c, kh, kw)
+
+
+def conv2d_input_gradient(
+    g: np.ndarray, weight: np.ndarray, size: tuple[int, int], windows: Windows, groups: int
+) -> np.ndarray:
+    """∂L/∂X (N, C, *size) from g (N, K, OH, OW): col2im(Wᵀ · G), a block of input channels at a time.
+
+    An output row adds to the KH image rows it read as one piece, the KW values of each window side by side; at the end
+    these are added to their pixels.
+    """
+    n, k, oh, ow = g.shape
+    c, (kh, kw) = weight.shape[1], windows.kernel
+    reach, stride, dilation, (top, bottom) = windows.vertical
+    outputs = batch_last(g).reshape(groups, k // groups, oh, ow * n)
+    filters = weight.reshape(groups, k // groups, c, kh, kw).transpose(0, 3, 2, 4, 1)
+    dx = np.zeros((groups * c, *size, n), g.dtype)
+    block = max(1, TILE_BYTES // max(1, kh * kw * ow * n * g.itemsize))
+
+    def multiply_and_add(group: int, start: int, stop: int) -> None:
+        transposed = filters[group, :, start:stop].reshape(kh * (stop - start) * kw, k // groups)
+        rows = np.zeros((size[0] + top + bottom, (stop - start) * kw, ow * n), g.dtype)
+        for i in range(oh):
+            products = np.matmul(transposed, outputs[group, :, i])
+            rows[i * stride : i * stride + reach : dilation] += products.reshape(kh, (stop - start) * kw, ow * n)
+        inside = rows[top : top + size[0]].reshape(size[0], stop - start, kw, ow, n).transpose(2, 4, 1, 0, 3)
+        image = batch_first(dx[group * c + start : group * c + stop])
+        for j, outs, pixels in windows.axis_taps(1, size[1], ow):
+            image[..., pixels] += inside[j][..., outs]
+
+    places = ((group, start, min(start + block, c)) for group in range(groups) for start in range(0, c, block))
+    parallel(multiply_and_add, places, groups * c * kh * kw * oh * ow * n * (g.itemsize + PRODUCT_BYTES * k // groups))
+    return batch_first(dx.reshape(groups * c, *size, n))
+
+
+def _patches(x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """Every window as a view: (groups, C/groups, KH, KW, OH, OW, N) of the zero-padded images."""
+    n, c, h, w = x.shape
+    image = batch_last(x)
+    if any(map(any, windows.padding)):
+        image = padded(image, windows.padding)
+    elif windows.kernel == windows.stride == (1, 1):
+        return image.reshape(groups, c // groups, 1, 1, 1, h * w, n)  # one row, which can be cut anywhere
+    channel, row, column, one = image.strides
+    (sh, sw), (dh, dw) = windows.stride, windows.dilation
+    shape = groups, c // groups, *windows.kernel, *windows.output_size((h, w)), n
+    strides = c // groups * channel, channel, dh * row, dw * column, sh * row, sw * column, one
+    return as_strided(image, shape, strides, writeable=False)
+
+
+Tile = tuple[slice, slice, slice]
+"""Output rows, or columns of them, whose columns are built and multiplied at once; and both counted as (OH, OW, N)."""
+
+
+def _tiles(patches: np.ndarray) -> list[Tile]:
+    """Tiles of patches (C, KH, KW, OH, OW, N), of about the same size and even in number: two threads end together."""
+    c, kh, kw, oh, ow, n = patches.shape
+    most = max(TILE_BYTES // max(1, c * kh * kw * n * patches.itemsize), -(-FEWEST_COLUMNS // max(1, n)))
+    down, across = -(-oh // max(1, most // ow)), -(-ow // most)
+    if down * across % 2 and down * across > 1:
+        down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))
+    return [
+        (slice(top, below), slice(left, right), slice((top * ow + left) * n, ((below - 1) * ow + right) * n))
+        for top, below in _cuts(oh, down) for left, right in _cuts(ow, across)
+    ]
+
+
+def _cuts(length: int, pieces: int) -> Iterator[tuple[int, int]]:
+    ends = [length * i // pieces for i in range(pieces + 1)]
+    return zip(ends, ends[1:])
+
+
+def _columns(patches: np.ndarray, tile: Tile) -> np.ndarray:
+    """The column matrix (C·KH·KW, outputs) of a tile; a view where the image is its own columns, as for 1×1."""
+    windows = patches[(slice(None),) * 3 + tile[:2]]
+    c, kh, kw, height, width, n = windows.shape
+    return windows.reshape(c * kh * kw, height * width * n)

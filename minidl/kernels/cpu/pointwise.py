@@ -1,0 +1,31 @@
+"""What is computed value by value: a piece of memory at a time, on all threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .layout import in_memory_order
+from .threads import parallel
+
+PIECE = 1 << 16
+"""Values in a piece: it stays in the cache, and is long enough to hand to a thread."""
+
+
+def pointwise(function: Callable[..., object], *arrays: np.ndarray, passes: int = 2) -> np.ndarray:
+    """The array that ``function(*arrays, out=array)`` fills, called for piece after piece of arrays of one shape.
+
+    The result has the dtype of the first and lies in memory as the last. `passes`: about how often it goes through
+    memory, a transcendental function counting ten times.
+    """
+    *others, last = arrays
+    (values, *before), restored = in_memory_order(last, *others)
+    result = np.empty(values.shape, arrays[0].dtype)
+
+    def compute(piece: slice) -> None:
+        function(*(array[piece] for array in (*before, values)), out=result[piece])
+
+    pieces = ((slice(start, start + PIECE),) for start in range(0, result.size, PIECE))
+    parallel(compute, pieces, passes * result.nbytes)
+    return restored(result)

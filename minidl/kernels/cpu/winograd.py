@@ -1,0 +1,160 @@
+"""3 × 3 convolution with a quarter of the multiplications: Winograd's F(4 × 4, 3 × 3).
+
+Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. An output tile of 4 × 4 comes from an
+image tile d of 6 × 6 as  Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ d B) ] A:  36 products where im2col makes 144. With the tiles as
+columns, the transform of a side by M and the other by M is one product with M ⊗ M, and the 36 entries are 36 matrix
+products (K × C) · (C × tiles). Each step is linear, so the weight gradient is its transposes in reverse order:
+∂L/∂w = Gᵀ [ Σ over tiles (A g Aᵀ) ⊙ (Bᵀ d B) ] G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..windows import Windows
+from .layout import batch_first, batch_last, by_remainder
+from .threads import parallel
+
+A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]])
+B = np.array([[4, 0, 0, 0, 0, 0], [0, -4, 4, -2, 2, 4], [-5, -4, -4, -1, -1, 0], [0, 1, -1, 2, -2, -5],
+              [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]])
+G = np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
+              [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
+A2, B2, G2 = np.kron(A, A), np.kron(B, B), np.kron(G, G)
+
+OUTPUTS = 4
+"""The side of a tile of outputs, and the stride from tile to tile."""
+
+INPUTS = 6
+"""The side of the tile of the image that it depends on."""
+
+ENTRIES = INPUTS * INPUTS
+BLOCK_BYTES, FEWEST_TILES = 1 << 23, 192
+"""What goes through the products together stays in the cache, unless it were too little for a product to be fast."""
+
+CHUNKS = 8
+"""Into which the channels are cut where tiles are gathered and put back."""
+
+PASSES = 4
+"""About how often that goes through the tiles."""
+
+
+def applies(windows: Windows, groups: int) -> bool:
+    """Whether the algorithm is one for such windows: 3 × 3, one pixel apart."""
+    return windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1) and groups == 1
+
+
+def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows) -> np.ndarray:
+    """x (N, C, H, W) * weight (K, C, 3, 3) → (N, K, OH, OW)."""
+    image, (k, c), ((top, _), (left, _)) = batch_last(x), weight.shape[:2], windows.padding
+    y = np.empty((k, *windows.output_size(x.shape[2:]), len(x)), x.dtype)
+    filters = (G2.astype(x.dtype) @ weight.reshape(k * c, 9).T).reshape(ENTRIES, k, c)
+    for block in _blocks(y.shape, c):
+        images = _transformed(B2.T, image, block, INPUTS, (top, left))
+        products = np.empty((ENTRIES, k, block.tiles), x.dtype)
+        parallel(np.matmul, zip(filters, images, products), c * products.nbytes)
+        _put_back(products, y, block)
+    return batch_first(y)
+
+
+def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np.ndarray:
+    """∂L/∂W (K, C, 3, 3) from g (N, K, OH, OW)."""
+    image, outputs = batch_last(x), batch_last(g)
+    k, c, ((top, _), (left, _)) = len(outputs), len(image), windows.padding
+    total = np.zeros((ENTRIES, k, c), g.dtype)
+    for block in _blocks(outputs.shape, c):
+        images = _transformed(B2.T, image, block, INPUTS, (top, left))
+        gradients = _transformed(A2, outputs, block, OUTPUTS)
+        parallel(_add_product, zip(total, gradients, images), c * gradients.nbytes)
+    return (G2.T.astype(g.dtype) @ total.reshape(ENTRIES, k * c)).T.reshape(k, c, 3, 3)
+
+
+def _add_product(total: np.ndarray, gradients: np.ndarray, images: np.ndarray) -> None:
+    total += gradients @ images.T
+
+
+class Block(NamedTuple):
+    """Rows of tiles."""
+
+    first: int
+    rows: int
+    across: int
+    images: int
+
+    @property
+    def tiles(self) -> int:
+        return self.rows * self.across * self.images
+
+
+def _blocks(outputs: tuple[int, ...], channels: int) -> Iterator[Block]:
+    """What of the tiles of `outputs` = (K, OH, OW, N) goes through the products together."""
+    k, oh, ow, n = outputs
+    height, across = -(-oh // OUTPUTS), -(-ow // OUTPUTS)
+    tiles = max(FEWEST_TILES, BLOCK_BYTES // (4 * ENTRIES * (channels + k)))
+    rows = max(1, tiles // max(1, across * n))
+    for first in range(0, height, rows):
+        yield Block(first, min(rows, height - first), across, n)
+
+
+def _chunks(channels: int) -> Iterator[tuple[slice]]:
+    chunk = -(-channels // CHUNKS)
+    return ((slice(start, min(start + chunk, channels)),) for start in range(0, channels, chunk or 1))
+
+
+def _transformed(
+    matrix: np.ndarray, image: np.ndarray, block: Block, side: int, before: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """The tiles of a block of an image (C, H, W, N), each multiplied by `matrix`: (36, C, tiles).
+
+    `before` are the rows and columns of padding above and to the left.
+    """
+    matrix = matrix.astype(image.dtype)
+    transformed = np.empty((ENTRIES, len(image) * block.tiles), image.dtype)
+
+    def transform(channels: slice) -> None:
+        span = slice(channels.start * block.tiles, channels.stop * block.tiles)
+        np.matmul(matrix, _tiles(image[channels], block, side, before), out=transformed[:, span])
+
+    parallel(transform, _chunks(len(image)), PASSES * transformed.nbytes)
+    return transformed.reshape(ENTRIES, len(image), block.tiles)
+
+
+def _put_back(products: np.ndarray, y: np.ndarray, block: Block) -> None:
+    """Aᵀ products A, each output at its place in y (K, OH, OW, N)."""
+    matrix = A2.T.astype(y.dtype)
+    rows = y[:, block.first * OUTPUTS : (block.first + block.rows) * OUTPUTS]
+    products = products.reshape(ENTRIES, len(y) * block.tiles)
+
+    def transform(channels: slice) -> None:
+        part = rows[channels]
+        outputs = matrix @ products[:, channels.start * block.tiles : channels.stop * block.tiles]
+        outputs = outputs.reshape(OUTPUTS, OUTPUTS, len(part), block.rows, block.across, block.images)
+        whole = np.empty((len(part), block.rows, OUTPUTS, block.across, OUTPUTS, block.images), y.dtype)
+        whole[...] = outputs.transpose(2, 3, 0, 4, 1, 5)
+        whole = whole.reshape(len(part), block.rows * OUTPUTS, block.across * OUTPUTS, block.images)
+        part[...] = whole[:, : part.shape[1], : part.shape[2]]
+
+    parallel(transform, _chunks(len(y)), PASSES * products.nbytes)
+
+
+def _tiles(image: np.ndarray, block: Block, side: int, before: tuple[int, int]) -> np.ndarray:
+    """The tiles of a block of an image (C, H, W, N), zero outside: (side², C · tiles)."""
+    c, h, w, n = image.shape
+    height, top = (block.rows - 1) * OUTPUTS + side, block.first * OUTPUTS - before[0]
+    inside = slice(max(0, -top), min(height, h - top))
+    lines = image[:, max(0, top) : max(0, top + height)]
+    columns = np.zeros((c, height, OUTPUTS, block.across + side // OUTPUTS, n), image.dtype)
+    for remainder, places, pixels in by_remainder(w, OUTPUTS, before[1], columns.shape[3]):
+        columns[:, inside, remainder, places] = lines[:, :, pixels]
+    channel, row, remainder, column, one = columns.strides
+    tiles = np.empty((side, side, c, block.rows, block.across, n), image.dtype)
+    for j in range(0, side, OUTPUTS):
+        together = tiles[:, j : j + OUTPUTS]
+        together[...] = as_strided(
+            columns[:, :, :, j // OUTPUTS :], together.shape, (row, remainder, channel, OUTPUTS * row, column, one)
+        )
+    return tiles.reshape(side * side, c * block.tiles)
