@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import re
 import shutil
@@ -538,3 +539,44 @@ def test_ctrl_c_within_an_epoch_keeps_the_place(minidl, tmp_path, monkeypatch):
     assert minidl("train", "--resume", tmp_path / "run", "--quiet")[0] == 0
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2, 3]
     assert len(batches) == 3 * 46  # none of them twice
+
+
+# bench
+
+def test_bench_measures_both_passes(minidl, tmp_path):
+    status, out, _ = minidl("bench", "lenet5", "--batch", 2, "--pairs", 1, "--json", tmp_path / "bench.json")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("lenet5")]
+    assert [row[1:3] for row in rows] == [["2", "inference"], ["2", "training"]]
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert results["matrix_product_gflops"] > 0
+    for row in results["rows"]:
+        assert row["milliseconds_per_image"] > 0 and 0 < row["share_of_matrix_product"] < 1.5
+        assert row["ratio"] is None and (row["peak_bytes"] or 1) > 0
+        flops = 2 * 416_520 * (3 if row["work"] == "training" else 1)  # claim F1's network
+        assert row["gflops"] == pytest.approx(flops / row["milliseconds_per_image"] / 1e6, rel=1e-6)
+
+
+def test_bench_against_pytorch(minidl):
+    pytest.importorskip("torch")
+    status, out, _ = minidl("bench", "lenet5", "--batch", 2, "--pairs", 2, "--against", "torch")
+    assert status == 0
+    assert re.search(r"^lenet5 +2 training .* \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)$", out, re.MULTILINE)
+    assert re.search(r"^training: geometric mean of the ratios \d+\.\d\d$", out, re.MULTILINE)
+
+
+def test_bench_says_where_the_time_goes(minidl):
+    status, out, _ = minidl("bench", "lenet5", "--batch", 2, "--profile")
+    assert status == 0
+    for row in ("conv2d, forward", "conv2d, backward", "avg_pool2d, backward", "SGD", "all"):
+        assert re.search(rf"^  {row} +[\d.]+ ms +[\d.]+%$", out, re.MULTILINE)
+
+
+def test_bench_of_what_is_not_there(minidl, monkeypatch):
+    status, _, err = minidl("bench", "lenet6")
+    assert status == 2 and "there is no model 'lenet6'; did you mean lenet5" in err
+    status, _, err = minidl("bench", "lenet5/2024", "--pairs", 1)
+    assert status == 2 and "there is no variant '2024'" in err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, err = minidl("bench", "lenet5", "--against", "torch")
+    assert status == 2 and "pip install torch" in err

@@ -1,6 +1,6 @@
-"""The command line: train, evaluate, predict, summary, info. ``minidl COMMAND --help`` says what each one takes.
+"""The command line: train, evaluate, predict, summary, bench, info. ``minidl COMMAND --help`` says what each one takes.
 
-What is taken stands here, what the commands do in `train` and `measure`.
+What is taken stands here, what the commands do in `train`, `measure` and `bench`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..data.recipes import AUGMENTATIONS
 from ..kernels.cpu.threads import set_num_threads
 from ..training import Diverged
 from ..training.configuration import SCHEDULES
+from .bench import NETWORKS, bench
 from .measure import evaluate, info, predict, summary
 from .train import train
 
@@ -146,6 +147,22 @@ def _parser() -> argparse.ArgumentParser:
         subcommand.add_argument(
             "--option", type=_assignment, action="append", metavar="NAME=VALUE", help="an option of the model"
         )
+    timing = command(
+        "bench", bench, "Measure the time and memory of inference and of a training step.",
+        "examples:\n"
+        "  minidl bench --against torch                 the networks of the record, each beside its twin in PyTorch\n"
+        "  minidl bench resnet18 --batch 32             one network\n"
+        "  minidl bench alexnet/torchvision --profile   which operations the time goes into",
+    )
+    timing.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"a name, or name/variant (default: {', '.join(NETWORKS)})"
+    )
+    timing.add_argument("--batch", type=int, metavar="N", help="images at once (default: 4 to 64, by network)")
+    timing.add_argument("--input-size", type=int, metavar="N", help="pixels a side (default: what it was made for)")
+    timing.add_argument("--against", choices=("torch",), help="also measure the same network in PyTorch, in turn")
+    timing.add_argument("--pairs", type=int, default=7, metavar="N", help="bursts of each (default: 7)")
+    timing.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    timing.add_argument("--profile", action="store_true", help="the time of a training step by operation, instead")
     command("info", info, "Show versions, BLAS, threads and devices.")
     return parser
 
