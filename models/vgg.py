@@ -40,7 +40,7 @@ COLUMNS = {
 
 PRESETS = {  # at one scale, S = 256 (section 3.1), which takes fewer epochs than the jitter of the recipe "vgg"
     name: Preset(
-        input_size=224, epochs=40, batch_size=16, lr=0.002, weight_decay=5e-4, augment="alexnet"
+        input_size=224, epochs=100, batch_size=16, lr=0.002, weight_decay=5e-4, augment="alexnet"
     )
     for name in COLUMNS
 }

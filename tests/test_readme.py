@@ -39,10 +39,16 @@ def test_the_table_of_networks_says_their_parameters():
         assert f"`{name}`" in table or (f"`{family}" in table and f"`{name.removeprefix(family)}`" in table)
 
 
+def test_the_algorithm_that_ran_is_as_shown():
+    room: dict = {"minidl": minidl}
+    exec(PYTHON[2], room)
+    assert f"# {room['ran']!r}" in PYTHON[2]
+
+
 def test_the_recipe_gives_an_operation_that_passes_gradcheck():
     room: dict = {}
-    exec(PYTHON[2], room)
-    assert eval(PYTHON[3].partition("\n")[0], {"minidl": minidl, **room}) is True
+    exec(PYTHON[3], room)
+    assert eval(PYTHON[4].partition("\n")[0], {"minidl": minidl, **room}) is True
     np.testing.assert_allclose(room["softplus"](np.zeros(1)).data, np.log(2))
 
 

@@ -14,12 +14,15 @@ import numpy as np
 
 from ..windows import Windows
 from . import im2col, winograd
+from .layout import full
 
 ALGORITHMS = ("im2col", "winograd")
 
 # What moving data costs, in multiply-adds of a large matrix product that take as long (2 cores, AVX2).
 COLUMN = 10
 """A value copied into a column."""
+SCATTER = 20
+"""A value of a column added to its pixel."""
 TRANSFORM = 350
 """A value of a tile gathered, transformed, and its product put back."""
 FILTER = 85
@@ -47,13 +50,25 @@ def conv2d_input_gradient(
     """∂L/∂X (N, C, *size) from g (N, K, OH, OW).
 
     At stride 1 it is itself a convolution: of g, padded so that every window meets it, with the filters turned by 180°.
+    So it is for 1 × 1 at any stride, of which the pixels between see nothing. Else, and where the padding makes that
+    dearer, it is col2im.
     """
-    turned = windows.turned()
-    if turned is None:
+    every = windows._replace(stride=(1, 1)) if windows.kernel == (1, 1) else windows
+    turned, (k, c, kh, kw) = every.turned(), weight.shape
+    scattered = g.size * c * kh * kw * (1 + SCATTER * groups / k)
+    seen_size = size if every == windows else g.shape[2:]
+    shape = groups * c, k // groups, kh, kw
+    if turned is None or (
+        _study.forced != "winograd" and scattered < min(costs(len(g), shape, seen_size, turned, groups).values())
+    ):
         return im2col.conv2d_input_gradient(g, weight, size, windows, groups)
-    k, c, kh, kw = weight.shape
     filters = weight.reshape(groups, k // groups, c, kh, kw)[..., ::-1, ::-1].swapaxes(1, 2)
-    return conv2d(g, filters.reshape(groups * c, k // groups, kh, kw), turned, groups)
+    seen = conv2d(g, filters.reshape(shape), turned, groups)
+    if every == windows:
+        return seen
+    dx = full((len(g), groups * c, *size), 0, g.dtype)
+    dx[:, :, :: windows.stride[0], :: windows.stride[1]] = seen
+    return dx
 
 
 def costs(
@@ -65,7 +80,8 @@ def costs(
     """
     k, c, kh, kw = weight
     oh, ow = outputs
-    found: dict[str, float] = {"im2col": batch * oh * ow * c * kh * kw * (k + COLUMN * groups)}
+    column = 0 if (kh, kw) == windows.stride == (1, 1) else COLUMN  # such an image is its own columns
+    found: dict[str, float] = {"im2col": batch * oh * ow * c * kh * kw * (k + column * groups)}
     if winograd.applies(windows, groups):
         tiles = batch * -(-oh // winograd.OUTPUTS) * -(-ow // winograd.OUTPUTS)
         found["winograd"] = winograd.ENTRIES * (tiles * (c * k + TRANSFORM * (c + k) / 2) + FILTER * c * k)

@@ -7,7 +7,7 @@ import numpy as np
 from .layout import blocks, by_channel, from_channels
 from .threads import parallel
 
-PASSES = 3
+PASSES = 6
 """About how often each goes through an array."""
 
 

@@ -6,6 +6,7 @@ What lies outside the image is never read: it acts as −∞ for the maximum and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from ..windows import Windows
 from .layout import batch_first, batch_last, blocks, by_remainder, full, settle
 from .threads import parallel
 
-PASSES = 3
-"""About how often pooling goes through an image: taps, zeros and results together."""
+PASSES = 2
+"""About how often one tap goes through an image."""
 
 
 def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
@@ -28,7 +29,7 @@ def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
         for tap in _taps(values, windows, size):
             np.maximum(best, tap, out=best)
 
-    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES)
+    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return batch_first(y)
 
 
@@ -51,7 +52,7 @@ def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Wi
             rows = sums[:, top : top + h, remainder, places]
             dx[channels, : rows.shape[1], pixels] = rows
 
-    parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES)
+    parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return batch_first(dx)
 
 
@@ -86,7 +87,7 @@ def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
         for _, _, outputs, pixels in taps:
             y[:, channels][outputs] += x[:, channels][pixels]
 
-    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES)
+    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return y
 
 
@@ -99,5 +100,5 @@ def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) 
         for _, _, outputs, pixels in taps:
             dx[:, channels][pixels] += g[:, channels][outputs]
 
-    parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES)
+    parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES * prod(windows.kernel))
     return dx

@@ -56,7 +56,7 @@ def set_num_threads(number: int) -> None:
     _num_threads = number
 
 
-ENOUGH_BYTES = 8 << 20
+ENOUGH_BYTES = 4 << 20
 """Below so much memory to go through, waking a thread costs more than it saves."""
 
 PRODUCT_BYTES = 0.25
