@@ -295,7 +295,8 @@ def test_importing_minidl_imports_nothing_heavy():
 
 
 def test_importing_minidl_adds_little_to_numpy():
-    timed = "import time, numpy; start = time.perf_counter(); import minidl; print(time.perf_counter() - start)"
+    # The processor's time, which other work on the machine does not stretch; with the files in memory it is all there is.
+    timed = "import time, numpy; start = time.process_time(); import minidl; print(time.process_time() - start)"
     run_python(timed)  # writes the bytecode
     assert statistics.median(float(run_python(timed)) for _ in range(5)) < 0.2
 
