@@ -295,7 +295,7 @@ def test_importing_minidl_imports_nothing_heavy():
 
 
 def test_importing_minidl_adds_little_to_numpy():
-    # The processor's time, which other work on the machine does not stretch; with the files in memory it is all there is.
+    # The processor's time, which other work on the machine does not stretch.
     timed = "import time, numpy; start = time.process_time(); import minidl; print(time.process_time() - start)"
     run_python(timed)  # writes the bytecode
     assert statistics.median(float(run_python(timed)) for _ in range(5)) < 0.2
