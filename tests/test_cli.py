@@ -17,7 +17,7 @@ import minidl as dl
 import models
 from minidl import backend, nn
 from minidl.cli import main
-from minidl.cli.train import _interrupts
+from minidl.cli.train import _check_fit, _interrupts, _trainer
 from minidl.data import digits, open_dataset
 from minidl.kernels.cpu import threads
 from minidl.training import Configuration, Run, Trainer
@@ -302,6 +302,25 @@ def test_a_network_fits_itself_to_the_classes_of_a_folder(photographer):
     assert configuration.model_options == {"num_classes": 2} and configuration.augment == "alexnet"
     assert configuration.classes == ["tench", "English springer"]
     assert metrics(photographer[0])[-1]["test_accuracy"] == 1
+
+
+def test_what_only_training_needs_is_missed_before_there_is_a_folder(minidl, photographs, tmp_path):
+    status, _, err = minidl("train", "googlenet", "--data", f"imagefolder:{photographs}", "--input-size", 64,
+                            "--out", tmp_path / "run")
+    assert status == 2 and "at least 79 × 79 pixels" in err  # for the auxiliary heads
+    assert not (tmp_path / "run").exists()
+
+
+def test_looking_whether_the_model_fits_changes_nothing(photographs):
+    values = {"model": "resnet20", "model_options": {"num_classes": 2}, "data": f"imagefolder:{photographs}", "seed": 0,
+              "classes": ["tench", "English springer"], "input_size": 32, "epochs": 1, "batch_size": 2, "lr": 0.1,
+              "momentum": 0.9, "weight_decay": 0.0, "schedule": "constant", "augment": "none", "shift": 0}
+    trainer = _trainer(Configuration(**values), 0)
+    state, random = trainer.state(), backend.generator().bit_generator.state
+    before = {name: value.data.copy() for name, value in state[0].items()}
+    _check_fit(trainer, 2)
+    assert backend.generator().bit_generator.state == random
+    assert all(np.array_equal(trainer.state()[0][name].data, value) for name, value in before.items())
 
 
 def test_runs_are_evaluated_alone_and_together_and_on_ten_crops(minidl, photographer, photographs):

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import Tensor, no_grad
-from ..backend import get_device, manual_seed
+from ..backend import generator, get_device, manual_seed
 from ..data import DataLoader, open_dataset
 from ..data.catalog import Drawings, find_source
 from ..kernels.cpu.threads import get_num_threads
@@ -141,11 +141,19 @@ def _trainer(configuration: Configuration, workers: int) -> Trainer:
 
 
 def _check_fit(trainer: Trainer, classes: int) -> None:
-    """Let the model see a test image, as if it were of the last class: too few channels or classes fail here."""
+    """Let the model see a test image twice, as if it were of the last class, as in evaluation and as in training.
+
+    Too few channels, pixels or classes fail here. The model, and the random numbers to come, stay as they are.
+    """
     image, _ = trainer.test.dataset[0]
+    images, labels = (Tensor(np.stack([x, x])).to(get_device()) for x in (image, np.array(classes - 1)))
+    random, buffers = generator().bit_generator.state, [(x, x.data.copy()) for x in trainer.model.buffers()]
     with no_grad():
-        logits = trainer.model.eval()(Tensor(image[np.newaxis]).to(get_device()))
-        F.cross_entropy(logits, Tensor(np.array([classes - 1])).to(get_device()))
+        F.cross_entropy(trainer.model.eval()(images), labels)
+        trainer.criterion(trainer.model.train()(images), labels)
+    generator().bit_generator.state = random
+    for buffer, value in buffers:
+        buffer.data[...] = value
 
 
 def build(configuration: Configuration) -> Module:
