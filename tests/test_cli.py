@@ -596,6 +596,8 @@ def test_bench_of_what_is_not_there(minidl, monkeypatch):
     assert status == 2 and "there is no model 'lenet6'; did you mean lenet5" in err
     status, _, err = minidl("bench", "lenet5/2024", "--pairs", 1)
     assert status == 2 and "there is no variant '2024'" in err
+    for option in ("--pairs", "--batch"):
+        assert minidl("bench", "lenet5", option, 0)[::2] == (2, f"minidl: {option} must be at least 1; got 0\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, _, err = minidl("bench", "lenet5", "--against", "torch")
     assert status == 2 and "pip install torch" in err

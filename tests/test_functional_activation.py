@@ -147,3 +147,10 @@ def test_whole_numbers_have_a_tanh_and_a_relu(dtype):
     x = np.array([[0, 1, 1], [1, 0, 1]], dtype)
     np.testing.assert_array_equal(F.tanh(dl.tensor(x)).data, np.tanh(x))
     np.testing.assert_array_equal(F.relu(dl.tensor(x)).data, np.maximum(x, 0), strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_relu_lets_no_infinite_gradient_through_where_it_is_flat(dtype):
+    x = dl.tensor(np.array([-1, -0.0, 0, 4], dtype), requires_grad=True)
+    F.relu(x).backward(np.array([np.inf, np.nan, -np.inf, 3], dtype))
+    np.testing.assert_array_equal(x.grad.data, np.array([0, 0, 0, 3], dtype), strict=True)

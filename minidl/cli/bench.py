@@ -13,7 +13,7 @@ import multiprocessing
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -25,11 +25,11 @@ import numpy as np
 from .. import __version__
 from .. import functional as F
 from ..autograd import Tensor, backward_steps, no_grad, observe_operations
-from ..backend import get_device, manual_seed
+from ..backend import get_device, manual_seed, set_device
 from ..inspect import summary
 from ..inspect.recording import Recording, record
 from ..io import write_atomically
-from ..kernels.cpu import get_num_threads, matmul
+from ..kernels.cpu import get_num_threads, matmul, set_num_threads
 from ..nn import Module
 from ..optim import SGD
 
@@ -77,7 +77,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row. `ratio` is (lower quartile, median, upper quartile) of minidl's time over the other's."""
+    """One row. `ratio` is (lower quartile, median, upper quartile) of minidl's time over the other's.
+
+    `gflops` counts a training step as three inferences: the products forward, and for both gradients.
+    """
 
     network: str
     batch: int
@@ -94,6 +97,9 @@ class Measurement:
 
 
 def bench(options: argparse.Namespace) -> int:
+    for name in ("batch", "pairs"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name} must be at least 1; got {given}")
     subjects = [_subject(name, options) for name in options.models or NETWORKS]
     if options.against and not importlib.util.find_spec(options.against):
         raise ModuleNotFoundError("PyTorch is not installed here; install it: pip install torch")
@@ -158,31 +164,31 @@ def matrix_product_rate() -> float:
 def _measure(subject: Subject, against: str | None, pairs: int, rate: float) -> Iterator[Measurement]:
     model, images, labels = subject.build()
     recordings = dict(zip(PASSES, _recordings(model, images, labels))) if against else {}
-    multiply_adds = summary(model.eval(), images.shape[1:], measure_peak=False).total_mult_adds * subject.batch
+    multiply_adds = summary(model.eval(), images.shape[1:], measure_peak=False).total_mult_adds
     del model
-    with _process(partial(_minidl, subject, get_num_threads())) as ours:
-        other = partial(_pytorch, recordings, images.to("cpu").numpy(), labels.to("cpu").numpy(), get_num_threads())
-        with _process(other) as theirs:  # without `against` it never starts to compute
-            engines = (ours, theirs) if against else (ours,)
-            for work in PASSES:
-                ours(work, 1)
-                steps = max(1, round(BURST_SECONDS / ours(work, 1)[0]))
-                for engine in engines:
-                    engine(work, steps)
-                runs = np.array([[engine(work, steps)[0] for engine in engines] for _ in range(pairs)])
-                seconds = np.median(runs, axis=0)
-                gflops = 2 * multiply_adds * (3 if work == "training" else 1) / seconds[0] / 1e9
-                beside: dict[str, Any] = {}
-                if against:
-                    low, middle, high = np.percentile(runs[:, 0] / runs[:, 1], [25, 50, 75])
-                    beside = {
-                        "against": against, "against_milliseconds_per_image": 1000 * seconds[1] / subject.batch,
-                        "against_peak_bytes": theirs(work, 1)[1], "ratio": (low, middle, high),
-                    }
-                yield Measurement(
-                    str(subject), subject.batch, subject.input_size, work, 1000 * seconds[0] / subject.batch,
-                    gflops, gflops / rate, ours(work, 1)[1], **beside,
-                )
+    make = [partial(_minidl, subject, get_num_threads())]
+    if against:
+        arrays = images.to("cpu").numpy(), labels.to("cpu").numpy()
+        make.append(partial(_pytorch, recordings, *arrays, get_num_threads()))
+    with ExitStack() as processes:
+        engines = [processes.enter_context(_process(work)) for work in make]
+        for work in PASSES:
+            for engine in engines:
+                engine(work, 1)
+            steps = max(1, round(BURST_SECONDS / engines[0](work, 1)[0]))
+            runs = np.array([[engine(work, steps)[0] for engine in engines] for _ in range(pairs)])
+            milliseconds = 1000 * np.median(runs, axis=0) / subject.batch
+            gflops = 2 * multiply_adds * (3 if work == "training" else 1) / milliseconds[0] / 1e6
+            peaks = [engine(work, 1)[1] for engine in engines]
+            beside: dict[str, Any] = {}
+            if against:
+                beside = {
+                    "against": against, "against_milliseconds_per_image": milliseconds[1],
+                    "against_peak_bytes": peaks[1],
+                    "ratio": tuple(np.percentile(runs[:, 0] / runs[:, 1], [25, 50, 75])),
+                }
+            yield Measurement(str(subject), subject.batch, subject.input_size, work, milliseconds[0], gflops,
+                              gflops / rate, peaks[0], **beside)
 
 
 def _recordings(model: Module, images: Tensor, labels: Tensor) -> Iterator[Recording]:
@@ -195,8 +201,6 @@ def _loss(model: Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _minidl(subject: Subject, threads: int) -> Work:
-    from ..kernels.cpu import set_num_threads
-
     set_num_threads(threads)
     model, images, labels = subject.build()
     optimizer = SGD(model.parameters(), lr=1e-6, momentum=0.9)
@@ -272,8 +276,6 @@ def _process(make: Callable[[], Work]) -> Iterator[Callable[[str, int], tuple[fl
 
 
 def _serve(connection: Connection, make: Callable[[], Work], device: str) -> None:
-    from ..backend import set_device
-
     set_device(device)
     work: Work | None = None
     with suppress(EOFError, KeyboardInterrupt):

@@ -17,10 +17,12 @@ def relu(input: Array, inplace: bool = False):
     xp, pointwise = array_module(input), kernels_of(input).pointwise
     y = pointwise(lambda x, out: xp.maximum(x, 0, out=out), input.astype(xp.result_type(input, 0), copy=False))
 
-    def gradient(g):  # a product: a choice by `where` takes ten times as long
-        return pointwise(lambda g, y, out: xp.multiply(g, y > 0, out=out), g, y)
+    def masked(g, y, out):
+        # By bits: a choice by `where` takes several times as long, and a product makes NaN of an infinite g.
+        bits = f"i{g.dtype.itemsize}"
+        xp.bitwise_and(g.view(bits), -(y > 0).astype(bits), out=out.view(bits))
 
-    return y, (gradient,)
+    return y, (lambda g: pointwise(masked, g, y, passes=3),)
 
 
 @differentiable

@@ -50,25 +50,24 @@ def conv2d_input_gradient(
     """∂L/∂X (N, C, *size) from g (N, K, OH, OW).
 
     At stride 1 it is itself a convolution: of g, padded so that every window meets it, with the filters turned by 180°.
-    So it is for 1 × 1 at any stride, of which the pixels between see nothing. Else, and where the padding makes that
-    dearer, it is col2im.
+    Else, and where that padding costs more than it saves, it is col2im.
     """
-    every = windows._replace(stride=(1, 1)) if windows.kernel == (1, 1) else windows
-    turned, (k, c, kh, kw) = every.turned(), weight.shape
-    scattered = g.size * c * kh * kw * (1 + SCATTER * groups / k)
-    seen_size = size if every == windows else g.shape[2:]
-    shape = groups * c, k // groups, kh, kw
+    n, k, oh, ow = g.shape
+    _, c, kh, kw = weight.shape
+    if (kh, kw) == (1, 1) and windows.stride != (1, 1) and not any(map(any, windows.padding)):
+        dx = full((n, groups * c, *size), 0, g.dtype)  # the pixels between were not seen
+        at_stride_1 = conv2d_input_gradient(g, weight, (oh, ow), windows._replace(stride=(1, 1)), groups)
+        dx[:, :, :: windows.stride[0], :: windows.stride[1]] = at_stride_1
+        return dx
+    turned, shape = windows.turned(), (groups * c, k // groups, kh, kw)
+    col2im = n * oh * ow * c * kh * kw * (k + SCATTER * groups)
     if turned is None or (
-        _study.forced != "winograd" and scattered < min(costs(len(g), shape, seen_size, turned, groups).values())
+        _study.forced != "winograd" and col2im < min(costs(n, shape, size, turned, groups).values())
     ):
+        _note("im2col")
         return im2col.conv2d_input_gradient(g, weight, size, windows, groups)
     filters = weight.reshape(groups, k // groups, c, kh, kw)[..., ::-1, ::-1].swapaxes(1, 2)
-    seen = conv2d(g, filters.reshape(shape), turned, groups)
-    if every == windows:
-        return seen
-    dx = full((len(g), groups * c, *size), 0, g.dtype)
-    dx[:, :, :: windows.stride[0], :: windows.stride[1]] = seen
-    return dx
+    return conv2d(g, filters.reshape(shape), turned, groups)
 
 
 def costs(
@@ -104,8 +103,9 @@ _study = _Study()
 def conv_algorithm(name: str | None = None) -> Iterator[list[str]]:
     """Inside, in this thread, convolutions on the CPU and their gradients use the algorithm `name`, where it applies.
 
-    ``"im2col"``, ``"winograd"`` (3 × 3 at stride 1; im2col elsewhere), or None for the cheaper one. The list that it
-    gives fills with the names of those that ran: ``with F.conv_algorithm() as ran: F.conv2d(x, w)``.
+    ``"im2col"`` (which col2im belongs to), ``"winograd"`` (3 × 3 at stride 1; im2col elsewhere), or None for the
+    cheaper one. The list that it gives fills with the names of those that ran:
+    ``with F.conv_algorithm() as ran: F.conv2d(x, w)``.
     Raises ValueError for another name.
     """
     if name is not None and name not in ALGORITHMS:
@@ -126,6 +126,10 @@ def _choose(
         algorithm = _study.forced if _study.forced in found else "im2col"
     else:
         algorithm = min(found, key=found.__getitem__)
+    _note(algorithm)
+    return algorithm
+
+
+def _note(algorithm: str) -> None:
     if _study.ran is not None:
         _study.ran.append(algorithm)
-    return algorithm
