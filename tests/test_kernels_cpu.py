@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -196,6 +197,22 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
         monkeypatch.setattr(threads, "_num_threads", number)
         results.append([array.tobytes() for array in every_kernel()])
     assert results[0] == results[1] == results[2]
+
+
+def test_one_thread_means_one(monkeypatch):
+    # A product outside the pool wakes BLAS's own threads, which then spin for 25 ms on a core that the pool wants.
+    monkeypatch.setattr(threads, "_num_threads", 1)
+    x, weight = np.ones((1, 64, 8, 8), "float32"), np.ones((64, 64, 3, 3), "float32")
+    window = Windows((3, 3), (1, 1), ((1, 1), (1, 1)))
+    time.sleep(0.2)  # whatever ran before is over
+    others = time.process_time() - time.thread_time()
+    for algorithm in convolution.ALGORITHMS:
+        with convolution.conv_algorithm(algorithm):
+            y = cpu.conv2d(x, weight, window, 1)
+            cpu.conv2d_input_gradient(y, weight, x.shape[2:], window, 1)
+            cpu.conv2d_weight_gradient(y, x, window, 1)
+    list(every_kernel())
+    assert time.process_time() - time.thread_time() - others < 0.005
 
 
 # What stands around a kernel

@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
 from .layout import batch_first, batch_last, by_remainder
+from .product import matmul
 from .threads import parallel
 
 A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]])
@@ -52,7 +53,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows) -> np.ndarray:
     """x (N, C, H, W) * weight (K, C, 3, 3) → (N, K, OH, OW)."""
     image, (k, c), ((top, _), (left, _)) = batch_last(x), weight.shape[:2], windows.padding
     y = np.empty((k, *windows.output_size(x.shape[2:]), len(x)), x.dtype)
-    filters = (G2.astype(x.dtype) @ weight.reshape(k * c, 9).T).reshape(ENTRIES, k, c)
+    filters = matmul(G2.astype(x.dtype), weight.reshape(k * c, 9).T).reshape(ENTRIES, k, c)
     for block in _blocks(y.shape, c):
         images = _transformed(B2.T, image, block, INPUTS, (top, left))
         products = np.empty((ENTRIES, k, block.tiles), x.dtype)
@@ -70,7 +71,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np
         images = _transformed(B2.T, image, block, INPUTS, (top, left))
         gradients = _transformed(A2, outputs, block, OUTPUTS)
         parallel(_add_product, zip(total, gradients, images), c * gradients.nbytes)
-    return (G2.T.astype(g.dtype) @ total.reshape(ENTRIES, k * c)).T.reshape(k, c, 3, 3)
+    return matmul(G2.T.astype(g.dtype), total.reshape(ENTRIES, k * c)).T.reshape(k, c, 3, 3)
 
 
 def _add_product(total: np.ndarray, gradients: np.ndarray, images: np.ndarray) -> None:
