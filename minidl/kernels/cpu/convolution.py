@@ -18,12 +18,12 @@ from .layout import full
 
 ALGORITHMS = ("im2col", "winograd")
 
-# What moving data costs, in multiply-adds of a large matrix product that take as long (2 cores, AVX2).
+# What moving data costs, in multiply-adds of a large matrix product that take as long (2 cores, AVX-512).
 COLUMN = 10
 """A value copied into a column."""
 SCATTER = 20
 """A value of a column added to its pixel."""
-TRANSFORM = 350
+TRANSFORM = 200
 """A value of a tile gathered, transformed, and its product put back."""
 FILTER = 85
 """A value of a transformed filter."""

@@ -17,7 +17,7 @@ from ..windows import Windows
 from .layout import batch_first, batch_last, padded
 from .threads import PRODUCT_BYTES, parallel
 
-TILE_BYTES = 1 << 19
+TILE_BYTES = 1 << 20
 """The size of a block of columns: half of a core's second-level cache leaves room for the operands."""
 
 FEWEST_COLUMNS = 192

@@ -34,7 +34,7 @@ INPUTS = 6
 """The side of the tile of the image that it depends on."""
 
 ENTRIES = INPUTS * INPUTS
-BLOCK_BYTES, FEWEST_TILES = 1 << 23, 192
+BLOCK_BYTES, FEWEST_TILES = 1 << 25, 192
 """What goes through the products together stays in the cache, unless it were too little for a product to be fast."""
 
 CHUNKS = 8
