@@ -62,6 +62,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 1)
     monkeypatch.setattr(sys.modules[cpu.pointwise.__module__], "PIECE", 1 << 6)
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr(threads, "ENOUGH_BYTES", 0)
 
 
@@ -181,8 +182,9 @@ def every_kernel():
     y = cpu.max_pool2d(x, pool)
     yield from (y, cpu.max_pool2d_gradient(y, x, y, pool), cpu.sum_pool2d(x, pool))
     yield cpu.pointwise(np.tanh, x)
-    yield from (*cpu.channel_moments(x), cpu.channel_scale(x, mean, gain, mean), *cpu.channel_sums(g, x, mean))
-    yield cpu.channel_combination(g, x, mean, gain, mean, gain)
+    yield from (*cpu.normalize_channels(x, gain, mean, 1e-5), cpu.scale_channels(x, mean, gain, mean))
+    for fixed in (False, True):
+        yield from cpu.normalize_channels_gradient(g, x, mean, gain, gain, fixed)
     y, s = cpu.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
     yield from (y, s, cpu.local_response_norm_gradient(g, x, s, 5, 1e-4, 0.75))
     v = np.zeros_like(weight)

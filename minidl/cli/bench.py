@@ -48,7 +48,8 @@ MATRIX = 2048
 
 HEADER = f"{'network':<22}{'batch':>6} {'':9}  {'ms/image':>9}  {'GFLOP/s':>7}  {'of product':>10}  {'peak':>9}"
 
-Work = dict[str, Callable[[], Any]]
+Work = dict[str, Callable[[int], float]]
+"""By the name of the work: runs so many steps of it, and says how many seconds one takes."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +206,18 @@ def _minidl(subject: Subject, threads: int) -> Work:
     model, images, labels = subject.build()
     optimizer = SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
-    def inference() -> None:
+    def inference(steps: int) -> float:
+        model.eval()
         with no_grad():
-            _wait(model.eval()(images))
+            return _seconds(lambda: _wait(model(images)), steps)
 
-    def training() -> None:
+    def training(steps: int) -> float:
+        model.train()
+        return _seconds(step, steps)
+
+    def step() -> None:
         optimizer.zero_grad()
-        _loss(model.train(), images, labels).backward()
+        _loss(model, images, labels).backward()
         optimizer.step()
         _wait(next(model.parameters()))
 
@@ -235,11 +241,14 @@ def _pytorch(recordings: dict[str, Recording], images: np.ndarray, labels: np.nd
     networks = {work: Twin(recording).to(device) for work, recording in recordings.items()}
     optimizer = torch.optim.SGD(networks["training"].parameters(), lr=1e-6, momentum=0.9)
 
-    def inference() -> None:
+    def inference(steps: int) -> float:
         with torch.no_grad():
-            wait(networks["inference"](x))
+            return _seconds(lambda: wait(networks["inference"](x)), steps)
 
-    def training() -> None:
+    def training(steps: int) -> float:
+        return _seconds(step, steps)
+
+    def step() -> None:
         optimizer.zero_grad()
         networks["training"](x, y).backward()
         optimizer.step()
@@ -285,7 +294,7 @@ def _serve(connection: Connection, make: Callable[[], Work], device: str) -> Non
                 if work is None:
                     work = make()
                     _forget_peak()
-                connection.send((_seconds(work[name], steps), _peak()))
+                connection.send((work[name](steps), _peak()))
             except Exception as error:
                 connection.send(error)
 

@@ -19,6 +19,8 @@ def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]
     Raises TypeError for numbers that are not whole, ValueError for whole ones that are too small, and for anything
     that is neither one number nor two.
     """
+    if type(value) is int and value >= minimum:
+        return value, value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2:
         raise ValueError(f"{operation}: {name} must be a whole number, or a pair of them; got {value!r}")

@@ -64,35 +64,24 @@ def batch_norm(
     check_same_dtype("batch_norm", input=input, **given)
     xp, kernels, x = array_module(input), kernels_of(input), input
     count = x.size // channels if channels else 0
-    if training:
-        if count == 1:
-            raise ValueError(f"batch_norm: training needs more than one value a channel; got input {x.shape}")
-        if count == 0:  # an empty batch says nothing: the running statistics stay
-            mean, variance = xp.zeros(channels, x.dtype), xp.ones(channels, x.dtype)
-        else:
-            mean, variance = kernels.channel_moments(x)
-            for running, now in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
-                if running is not None:
-                    running *= 1 - momentum
-                    running += momentum * now
+    if training and count == 1:
+        raise ValueError(f"batch_norm: training needs more than one value a channel; got input {x.shape}")
+    measured = training and count > 0  # an empty batch says nothing: the running statistics stay
+    if measured:
+        y, mean, variance = kernels.normalize_channels(x, weight, bias, eps)
+        for running, now in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
+            if running is not None:
+                running *= 1 - momentum
+                running += momentum * now
+    elif training:
+        mean, variance = xp.zeros(channels, x.dtype), xp.ones(channels, x.dtype)
     else:
         mean, variance = running_mean, running_var
     scale = 1 / xp.sqrt(variance + eps)
     gain = scale if weight is None else weight * scale
-    sums = remember_last(lambda g: kernels.channel_sums(g, x, mean))
-
-    def gradient_input(g):
-        if not training or count == 0:
-            return kernels.channel_scale(g, xp.zeros_like(gain), gain, None)
-        total, moment = sums(g)
-        return kernels.channel_combination(
-            g, x, mean, gain, -gain * scale * scale * moment / count, -gain * total / count
-        )
-
-    def gradient_weight(g):
-        return sums(g)[1] * scale
-
-    def gradient_bias(g):
-        return sums(g)[0]
-
-    return kernels.channel_scale(x, mean, gain, bias), (gradient_input, None, None, gradient_weight, gradient_bias)
+    if not measured:
+        y = kernels.scale_channels(x, mean, gain, bias)
+    gradients = remember_last(
+        lambda g: kernels.normalize_channels_gradient(g, x, mean, scale, gain, fixed=not measured)
+    )
+    return y, (lambda g: gradients(g)[0], None, None, lambda g: gradients(g)[1], lambda g: gradients(g)[2])

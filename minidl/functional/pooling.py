@@ -6,6 +6,7 @@ out at the end, if it starts inside the image or its padding at the start.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd import differentiable
@@ -61,12 +62,15 @@ def avg_pool2d(
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
     xp, kernels, size = array_module(input), kernels_of(input), images.shape[2:]
-    if divisor_override is None:
+    divisor: Any
+    if divisor_override is not None:
+        divisor = divisor_override
+    elif not any(map(any, windows.padding)):
+        divisor = math.prod(windows.kernel)
+    else:
         counted = pair("avg_pool2d", "padding", padding, 0) if count_include_pad else (0, 0)
         rows, columns = (_window_lengths(size[a], windows, a, counted[a]) for a in (0, 1))
         divisor = xp.asarray([[r * c for c in columns] for r in rows], input.dtype)
-    else:
-        divisor = divisor_override
     y = kernels.sum_pool2d(images, windows)
     y /= divisor
     shape, batch = input.shape, y.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from types import ModuleType
 
 from ..backend import Array, DeviceError, device_of
@@ -10,7 +11,11 @@ from ..backend import Array, DeviceError, device_of
 
 def kernels_of(array: Array) -> ModuleType:
     """The kernels for the device on which `array` lives. Raises `DeviceError` for a device that has none yet."""
-    room = device_of(array).partition(":")[0]
+    return _room(device_of(array).partition(":")[0])
+
+
+@cache
+def _room(room: str) -> ModuleType:
     try:
         return importlib.import_module(f"{__name__}.{room}")
     except ModuleNotFoundError:

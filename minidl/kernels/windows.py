@@ -7,6 +7,7 @@ of the image and serves a rectangle of outputs; what would be read outside the i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..backend import Array, array_module
@@ -43,13 +44,16 @@ class Windows(NamedTuple):
         (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding
         return (h + top + bottom - rh) // sh + 1, (w + left + right - rw) // sw + 1
 
-    def taps(self, size: tuple[int, int]) -> Iterator[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
+    @lru_cache  # noqa: B019  (a tuple of numbers keeps nothing alive)
+    def taps(self, size: tuple[int, int]) -> tuple[tuple[int, int, tuple[Any, ...], tuple[Any, ...]], ...]:
         """For each kernel offset (kh, kw): the index of the outputs it serves, that of the pixels of an image of
         `size` = (H, W) they read; both for arrays (…, H, W)."""
         out = self.output_size(size)
-        for kh, out_rows, in_rows in self.axis_taps(0, size[0], out[0]):
-            for kw, out_columns, in_columns in self.axis_taps(1, size[1], out[1]):
-                yield kh, kw, (..., out_rows, out_columns), (..., in_rows, in_columns)
+        return tuple(
+            (kh, kw, (..., out_rows, out_columns), (..., in_rows, in_columns))
+            for kh, out_rows, in_rows in self.axis_taps(0, size[0], out[0])
+            for kw, out_columns, in_columns in self.axis_taps(1, size[1], out[1])
+        )
 
     def axis_taps(self, axis: int, size: int, out: int) -> Iterator[tuple[int, slice, slice]]:
         """For each kernel offset along one axis of `size` pixels and `out` outputs: those it serves and reads."""
@@ -64,7 +68,7 @@ class Windows(NamedTuple):
 
 def im2col(x: Array, windows: Windows) -> Array:
     """Every window of the images as a column: (N, C, H, W) → (N, C, KH, KW, OH, OW), zero outside the image."""
-    (n, c, *size), (kh, kw) = x.shape, windows.kernel
+    (n, c), size, (kh, kw) = x.shape[:2], x.shape[2:], windows.kernel
     columns = array_module(x).zeros((n, c, kh, kw, *windows.output_size(size)), x.dtype)
     for i, j, outputs, pixels in windows.taps(size):
         columns[:, :, i, j][outputs] = x[pixels]

@@ -7,18 +7,17 @@ the next activation as it lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
-from .layout import batch_first, batch_last, padded
+from .layout import batch_first, batch_last, cuts, padded
 from .threads import PRODUCT_BYTES, parallel
 
 TILE_BYTES = 1 << 20
-"""The size of a block of columns: half of a core's second-level cache leaves room for the operands."""
+"""The size of a block of columns: about a core's second-level cache."""
 
 FEWEST_COLUMNS = 192
 """In a tile: with fewer, reading the filters takes longer than multiplying by them."""
@@ -57,7 +56,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     block = max(1, min(c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
     blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
     tiles = _tiles(patches[0, :block])
-    parts = max(1, PARTS // (groups * len(blocks)))
+    parts = max(1, min(len(tiles), PARTS // (groups * len(blocks))))
     runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
     sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
 
@@ -88,7 +87,8 @@ def conv2d_input_gradient(
     outputs = batch_last(g).reshape(groups, k // groups, oh, ow * n)
     filters = weight.reshape(groups, k // groups, c, kh, kw).transpose(0, 3, 2, 4, 1)
     dx = np.zeros((groups * c, *size, n), g.dtype)
-    block = max(1, TILE_BYTES // max(1, kh * kw * ow * n * g.itemsize))
+    most = TILE_BYTES // max(1, kh * kw * ow * n * g.itemsize)
+    block = max(1, min(most, c if c * oh <= most else -(-c // 2)))
 
     def multiply_and_add(group: int, start: int, stop: int) -> None:
         transposed = filters[group, :, start:stop].reshape(kh * (stop - start) * kw, k // groups)
@@ -134,13 +134,8 @@ def _tiles(patches: np.ndarray) -> list[Tile]:
         down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))
     return [
         (slice(top, below), slice(left, right), slice((top * ow + left) * n, ((below - 1) * ow + right) * n))
-        for top, below in _cuts(oh, down) for left, right in _cuts(ow, across)
+        for top, below in cuts(oh, down) for left, right in cuts(ow, across)
     ]
-
-
-def _cuts(length: int, pieces: int) -> Iterator[tuple[int, int]]:
-    ends = [length * i // pieces for i in range(pieces + 1)]
-    return zip(ends, ends[1:])
 
 
 def _columns(patches: np.ndarray, tile: Tile) -> np.ndarray:

@@ -13,20 +13,36 @@ import numpy as np
 
 from .threads import parallel
 
-BLOCK_BYTES = 1 << 18
-"""A part of an array that stays in the cache while it is gone through several times."""
+BLOCK_BYTES = 1 << 21
+"""A part of an array that stays in the cache while it is gone through several times, and keeps one NumPy call busy for
+so long that another thread can wake up meanwhile: where calls are short, the thread that has the interpreter lock gets
+it again and again."""
 
 
 def blocks(x: np.ndarray, axis: int = 0) -> Iterator[tuple[slice]]:
-    """Slices along an axis of `x` of about `BLOCK_BYTES`."""
-    length = x.shape[axis]
-    block = max(1, BLOCK_BYTES * length // max(1, x.nbytes))
-    return ((slice(start, start + block),) for start in range(0, length, block))
+    """Slices along an axis of `x` of at most about `BLOCK_BYTES`, even in number unless `x` is small."""
+    pieces = 1 if x.nbytes < BLOCK_BYTES // 8 else 2 * -(-x.nbytes // (2 * BLOCK_BYTES))
+    return ((slice(start, stop),) for start, stop in cuts(x.shape[axis], pieces))
+
+
+def cuts(length: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """Where each of the `pieces` of `length` starts and stops."""
+    pieces = max(1, min(pieces, length))
+    ends = [length * i // pieces for i in range(pieces + 1)]
+    return zip(ends, ends[1:])
 
 
 def batch_last(x: np.ndarray) -> np.ndarray:
     """(N, C, H, W) as a contiguous (C, H, W, N); a copy only if it does not lie so already."""
-    return np.ascontiguousarray(x.transpose(1, 2, 3, 0))
+    image = x.transpose(1, 2, 3, 0)
+    if image.flags.c_contiguous:
+        return image
+    whole = np.empty(image.shape, x.dtype)
+    # Few images at a time where their pixels lie far apart: the cache does not hold a line of each of many.
+    together = len(x) if x.strides[0] == x.itemsize else 8
+    for first in range(0, len(x), together):
+        whole[..., first : first + together] = image[..., first : first + together]
+    return whole
 
 
 def batch_first(x: np.ndarray) -> np.ndarray:

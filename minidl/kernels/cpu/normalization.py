@@ -1,4 +1,4 @@
-"""Batch normalisation, a block of channels at a time: each passes through the cache once in every direction."""
+"""Batch normalisation, a block of channels at a time: all of it is done while the block is in the cache."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ PASSES = 6
 """About how often each goes through an array."""
 
 
-def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the (biased) variance of each channel of x (N, C, …)."""
+def normalize_channels(
+    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """weight (x − μ) / √(σ² + eps) + bias, μ and σ², the mean and (biased) variance of each channel of x (N, C, …)."""
     values = by_channel(x)
+    y = np.empty_like(values)
     mean, variance = np.empty((2, len(values)), x.dtype)
 
-    def measure(channels: slice) -> None:
-        block = values[channels]
-        mean[channels] = block.mean(axis=1)
-        centred = block - mean[channels, None]
-        variance[channels] = np.vecdot(centred, centred) / values.shape[1]
+    def normalize(channels: slice) -> None:
+        block = y[channels]
+        mean[channels] = values[channels].mean(axis=1)
+        np.subtract(values[channels], mean[channels, None], out=block)
+        variance[channels] = np.vecdot(block, block) / values.shape[1]
+        gain = 1 / np.sqrt(variance[channels] + eps)
+        block *= (gain if weight is None else weight[channels] * gain)[:, None]
+        if bias is not None:
+            block += bias[channels, None]
 
-    parallel(measure, blocks(values), PASSES * values.nbytes)
-    return mean, variance
+    parallel(normalize, blocks(values), PASSES * values.nbytes)
+    return from_channels(y, x.shape), mean, variance
 
 
-def channel_scale(x: np.ndarray, mean: np.ndarray, gain: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def scale_channels(x: np.ndarray, mean: np.ndarray, gain: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """gain (x − mean) + bias of x (N, C, …), with one mean, gain and bias a channel."""
     values = by_channel(x)
     y = np.empty_like(values)
@@ -42,33 +49,29 @@ def channel_scale(x: np.ndarray, mean: np.ndarray, gain: np.ndarray, bias: np.nd
     return from_channels(y, x.shape)
 
 
-def channel_sums(g: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Σ g and Σ g (x − mean) over each channel of g and x (N, C, …)."""
+def normalize_channels_gradient(
+    g: np.ndarray, x: np.ndarray, mean: np.ndarray, scale: np.ndarray, gain: np.ndarray, fixed: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """∂L/∂x, Σ g x̂ and Σ g, where x̂ = scale (x − mean).
+
+    ∂L/∂x = gain (g − mean(g) − x̂ mean(g x̂)); gain g if mean and scale are `fixed`, whatever x is.
+    """
     gradients, values = by_channel(g), by_channel(x)
-    total, moment = np.empty((2, len(values)), x.dtype)
+    dx = np.empty_like(gradients)
+    moment, total = np.empty((2, len(values)), x.dtype)
 
-    def add(channels: slice) -> None:
-        block = gradients[channels]
-        total[channels] = block.sum(axis=1)
-        moment[channels] = np.vecdot(block, values[channels] - mean[channels, None])
-
-    parallel(add, blocks(values), PASSES * values.nbytes)
-    return total, moment
-
-
-def channel_combination(
-    g: np.ndarray, x: np.ndarray, mean: np.ndarray, of_g: np.ndarray, of_x: np.ndarray, constant: np.ndarray
-) -> np.ndarray:
-    """of_g g + of_x (x − mean) + constant, of g and x (N, C, …), with one factor of each a channel."""
-    gradients, values = by_channel(g), by_channel(x)
-    result = np.empty_like(gradients)
-
-    def combine(channels: slice) -> None:
-        block = result[channels]
+    def differentiate(channels: slice) -> None:
+        incoming, block = gradients[channels], dx[channels]
         np.subtract(values[channels], mean[channels, None], out=block)
-        block *= of_x[channels, None]
-        block += of_g[channels, None] * gradients[channels]
-        block += constant[channels, None]
+        moment[channels] = np.vecdot(incoming, block) * scale[channels]
+        total[channels] = incoming.sum(axis=1)
+        if fixed:
+            np.multiply(incoming, gain[channels, None], out=block)
+        else:
+            block *= (-scale[channels] * moment[channels] / values.shape[1])[:, None]
+            block += incoming
+            block -= (total[channels] / values.shape[1])[:, None]
+            block *= gain[channels, None]
 
-    parallel(combine, blocks(values), PASSES * values.nbytes)
-    return from_channels(result, x.shape)
+    parallel(differentiate, blocks(values), PASSES * values.nbytes)
+    return from_channels(dx, x.shape), moment, total

@@ -9,8 +9,8 @@ import numpy as np
 from .layout import in_memory_order
 from .threads import parallel
 
-PIECE = 1 << 16
-"""Values in a piece: it stays in the cache, and is long enough to hand to a thread."""
+PIECE = 1 << 18
+"""Values in a piece: fewer keep NumPy busy for too short a time; see `layout.BLOCK_BYTES`."""
 
 
 def pointwise(function: Callable[..., object], *arrays: np.ndarray, passes: int = 2) -> np.ndarray:
@@ -20,6 +20,10 @@ def pointwise(function: Callable[..., object], *arrays: np.ndarray, passes: int 
     memory, a transcendental function counting ten times.
     """
     *others, last = arrays
+    if last.size <= PIECE:
+        result = np.empty_like(last, arrays[0].dtype)
+        function(*arrays, out=result)
+        return result
     (values, *before), restored = in_memory_order(last, *others)
     result = np.empty(values.shape, arrays[0].dtype)
 

@@ -14,7 +14,7 @@ from ..windows import Windows
 from .layout import batch_first, batch_last, blocks, by_remainder, full, settle
 from .threads import parallel
 
-PASSES = 2
+PASSES = 1
 """About how often one tap goes through an image."""
 
 
@@ -80,7 +80,7 @@ def _taps(values: np.ndarray, windows: Windows, size: tuple[int, ...]) -> Iterat
 def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
     """The sum of each window, (N, C, H, W) → (N, C, OH, OW)."""
     x, size = settle(x), x.shape[2:]
-    taps = list(windows.taps(size))
+    taps = windows.taps(size)
     y = full((*x.shape[:2], *windows.output_size(size)), 0, x.dtype)
 
     def pool(channels: slice) -> None:
@@ -93,7 +93,7 @@ def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
 
 def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
     """∂L/∂x of y = sum_pool2d(x): each pixel gets the sum of g over the windows that see it."""
-    g, taps = settle(g), list(windows.taps(size))
+    g, taps = settle(g), windows.taps(size)
     dx = full((*g.shape[:2], *size), 0, g.dtype)
 
     def scatter(channels: slice) -> None:

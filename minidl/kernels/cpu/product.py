@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .threads import parallel
+from .layout import cuts
+from .threads import parallel, single_threaded_blas
 
 PIECE_PRODUCTS = 1 << 22
 """Multiply-adds in a piece: below this a thread costs more than it saves."""
@@ -15,8 +16,9 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     (m, k), n = a.shape[-2:], b.shape[-1]
     y = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n), np.result_type(a, b))
     pieces = max(1, min(y.size * k // PIECE_PRODUCTS, 16))
-    longer = max(m, n)
-    cuts = [longer * i // pieces for i in range(pieces + 1)]
+    if pieces == 1:
+        with single_threaded_blas():
+            return np.matmul(a, b, out=y)
 
     def multiply(start: int, stop: int) -> None:
         if m >= n:
@@ -24,5 +26,5 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         else:
             np.matmul(a, b[..., start:stop], out=y[..., start:stop])
 
-    parallel(multiply, zip(cuts, cuts[1:]))
+    parallel(multiply, cuts(max(m, n), pieces))
     return y

@@ -8,7 +8,7 @@ import numpy as np
 
 from .threads import parallel
 
-PIECE = 1 << 16
+PIECE = 1 << 18
 """Entries updated at a time."""
 
 
