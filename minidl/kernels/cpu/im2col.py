@@ -130,7 +130,7 @@ def _tiles(patches: np.ndarray) -> list[Tile]:
     c, kh, kw, oh, ow, n = patches.shape
     most = max(TILE_BYTES // max(1, c * kh * kw * n * patches.itemsize), -(-FEWEST_COLUMNS // max(1, n)))
     down, across = -(-oh // max(1, most // ow)), -(-ow // most)
-    if down * across % 2 and down * across > 1:
+    if down * across % 2 and patches.size * patches.itemsize >= TILE_BYTES // 4:
         down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))
     return [
         (slice(top, below), slice(left, right), slice((top * ow + left) * n, ((below - 1) * ow + right) * n))
