@@ -35,7 +35,8 @@ class Guard:
     __slots__ = ("count", "owner", "version")
 
     def __init__(self, version: Version, array: Array):
-        while is_array(array.base):  # the owner of the memory lives as long as any view of it
+        # The owner of the memory lives as long as any view of it.
+        while array.base is not None and is_array(array.base):
             array = array.base
         self.version, self.count, self.owner = version, version.count, weakref.ref(array)
 

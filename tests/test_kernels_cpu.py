@@ -69,8 +69,10 @@ def small_tiles(monkeypatch):
 def check_against_plain_im2col(case, algorithm):
     x, weight, window, groups, g = case
     y, dx, dw = by_hand(x, weight, window, groups, g)
+    bias = np.linspace(-1, 1, len(weight), dtype=x.dtype)
+    y += bias[:, None, None]
     with convolution.conv_algorithm(algorithm) as ran:
-        results = (cpu.conv2d(x, weight, window, groups),
+        results = (cpu.conv2d(x, weight, window, groups, bias),
                    cpu.conv2d_input_gradient(g, weight, x.shape[2:], window, groups),
                    cpu.conv2d_weight_gradient(g, x, window, groups))
     for result, expected in zip(results, (y, dx, dw)):
@@ -176,9 +178,10 @@ def every_kernel():
     mean, gain = rng.standard_normal((2, 16)).astype("float32")
     for algorithm in convolution.ALGORITHMS:
         with convolution.conv_algorithm(algorithm):
-            yield cpu.conv2d(x, weight, window, 1)
+            yield cpu.conv2d(x, weight, window, 1, mean)
             yield cpu.conv2d_input_gradient(g, weight, x.shape[2:], window, 1)
             yield cpu.conv2d_weight_gradient(g, x, window, 1)
+    yield cpu.conv2d_bias_gradient(g)
     y = cpu.max_pool2d(x, pool)
     yield from (y, cpu.max_pool2d_gradient(y, x, y, pool), cpu.sum_pool2d(x, pool))
     yield cpu.pointwise(np.tanh, x)

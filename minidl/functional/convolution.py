@@ -51,10 +51,8 @@ def conv2d(
     _check_bias("conv2d", bias, len(weight))
     check_same_dtype("conv2d", input=input, weight=weight, bias=bias)
     kernels = kernels_of(input)
-    y = kernels.conv2d(images, weight, windows, groups)
+    y = kernels.conv2d(images, weight, windows, groups, bias)
     shape, batch, size = input.shape, y.shape, images.shape[2:]  # the gradients need no more than these of x and y
-    if bias is not None:
-        y += bias[:, None, None]
 
     def gradient_input(g):
         return kernels.conv2d_input_gradient(g.reshape(batch), weight, size, windows, groups).reshape(shape)
@@ -63,7 +61,7 @@ def conv2d(
         return kernels.conv2d_weight_gradient(g.reshape(batch), images, windows, groups)
 
     def gradient_bias(g):
-        return g.reshape(batch).sum(axis=(0, 2, 3))
+        return kernels.conv2d_bias_gradient(g.reshape(batch))
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 
@@ -129,7 +127,7 @@ def conv_transpose2d(
         return kernels.conv2d_weight_gradient(images, covered_part(g), windows, groups)
 
     def gradient_bias(g):
-        return g.reshape(batch).sum(axis=(0, 2, 3))
+        return kernels.conv2d_bias_gradient(g.reshape(batch))
 
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 

@@ -1,6 +1,6 @@
 """The kernels in NumPy, on a pool of threads."""
 
-from .convolution import conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from .convolution import conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient
 from .normalization import normalize_channels, normalize_channels_gradient, scale_channels
 from .pointwise import pointwise
 from .pooling import max_pool2d, max_pool2d_gradient, sum_pool2d, sum_pool2d_gradient
@@ -10,8 +10,8 @@ from .threads import get_num_threads, parallel, set_num_threads, single_threaded
 from .update import sgd
 
 __all__ = [
-    "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient", "get_num_threads", "local_response_norm",
-    "local_response_norm_gradient", "matmul", "max_pool2d", "max_pool2d_gradient", "normalize_channels",
-    "normalize_channels_gradient", "parallel", "pointwise", "scale_channels", "set_num_threads", "sgd",
-    "single_threaded_blas", "sum_pool2d", "sum_pool2d_gradient",
+    "conv2d", "conv2d_bias_gradient", "conv2d_input_gradient", "conv2d_weight_gradient", "get_num_threads",
+    "local_response_norm", "local_response_norm_gradient", "matmul", "max_pool2d", "max_pool2d_gradient",
+    "normalize_channels", "normalize_channels_gradient", "parallel", "pointwise", "scale_channels", "set_num_threads",
+    "sgd", "single_threaded_blas", "sum_pool2d", "sum_pool2d_gradient",
 ]

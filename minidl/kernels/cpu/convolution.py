@@ -14,7 +14,8 @@ import numpy as np
 
 from ..windows import Windows
 from . import im2col, winograd
-from .layout import full
+from .layout import blocks, by_channel, full
+from .threads import parallel
 
 ALGORITHMS = ("im2col", "winograd")
 
@@ -29,11 +30,13 @@ FILTER = 85
 """A value of a transformed filter."""
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
-    """x (N, C, H, W) * weight (K, C/groups, KH, KW) → (N, K, OH, OW)."""
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias (K) → (N, K, OH, OW)."""
     if _choose(len(x), weight.shape, windows.output_size(x.shape[2:]), windows, groups) == "winograd":
-        return winograd.conv2d(x, weight, windows)
-    return im2col.conv2d(x, weight, windows, groups)
+        return winograd.conv2d(x, weight, windows, bias)
+    return im2col.conv2d(x, weight, windows, groups, bias)
 
 
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
@@ -68,6 +71,14 @@ def conv2d_input_gradient(
         return im2col.conv2d_input_gradient(g, weight, size, windows, groups)
     filters = weight.reshape(groups, k // groups, c, kh, kw)[..., ::-1, ::-1].swapaxes(1, 2)
     return conv2d(g, filters.reshape(shape), turned, groups)
+
+
+def conv2d_bias_gradient(g: np.ndarray) -> np.ndarray:
+    """∂L/∂b (K): the sum of g (N, K, OH, OW) over images and positions."""
+    gradients = by_channel(g)
+    total = np.empty(len(gradients), g.dtype)
+    parallel(lambda part: gradients[part].sum(axis=1, out=total[part]), blocks(gradients), gradients.nbytes)
+    return total
 
 
 def costs(

@@ -29,15 +29,20 @@ PARTS = 8
 """Into at least so many pieces a weight gradient is cut: work for as many threads."""
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
-    """x (N, C, H, W) * weight (K, C/groups, KH, KW) → (N, K, OH, OW): for each tile, Y = W · im2col(X)."""
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias → (N, K, OH, OW): for each tile, Y = W · im2col(X) + b."""
     n, k, size = len(x), len(weight), windows.output_size(x.shape[2:])
     y = np.empty((groups, k // groups, size[0] * size[1] * n), x.dtype)
     filters = weight.reshape(groups, k // groups, -1)
     patches = _patches(x, windows, groups)
 
     def multiply(group: int, tile: Tile) -> None:
-        np.matmul(filters[group], _columns(patches[group], tile), out=y[group, :, tile[-1]])
+        outputs = y[group, :, tile[-1]]
+        np.matmul(filters[group], _columns(patches[group], tile), out=outputs)
+        if bias is not None:
+            outputs += bias.reshape(groups, k // groups, 1)[group]
 
     work = patches.size * (patches.itemsize + PRODUCT_BYTES * k // groups)
     parallel(multiply, product(range(groups), _tiles(patches[0])), work)

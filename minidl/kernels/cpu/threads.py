@@ -63,7 +63,7 @@ PRODUCT_BYTES = 0.25
 """The memory that is gone through while a matrix product does one multiply-add."""
 
 
-def parallel(function: Callable[..., None], tasks: Iterable[tuple[Any, ...]], size: float = ENOUGH_BYTES) -> None:
+def parallel(function: Callable[..., object], tasks: Iterable[tuple[Any, ...]], size: float = ENOUGH_BYTES) -> None:
     """Call ``function(*task)`` for every task, BLAS held to one thread; spread over the threads if `size`, the bytes
     that all tasks together go through, is enough. The first exception is raised here."""
     keep_freed_memory()

@@ -49,8 +49,8 @@ def applies(windows: Windows, groups: int) -> bool:
     return windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1) and groups == 1
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows) -> np.ndarray:
-    """x (N, C, H, W) * weight (K, C, 3, 3) → (N, K, OH, OW)."""
+def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray | None = None) -> np.ndarray:
+    """x (N, C, H, W) * weight (K, C, 3, 3) + bias → (N, K, OH, OW)."""
     image, (k, c), ((top, _), (left, _)) = batch_last(x), weight.shape[:2], windows.padding
     y = np.empty((k, *windows.output_size(x.shape[2:]), len(x)), x.dtype)
     filters = matmul(G2.astype(x.dtype), weight.reshape(k * c, 9).T).reshape(ENTRIES, k, c)
@@ -58,7 +58,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows) -> np.ndarray:
         images = _transformed(B2.T, image, block, INPUTS, (top, left))
         products = np.empty((ENTRIES, k, block.tiles), x.dtype)
         parallel(np.matmul, zip(filters, images, products), c * products.nbytes)
-        _put_back(products, y, block)
+        _put_back(products, y, block, bias)
     return batch_first(y)
 
 
@@ -124,8 +124,8 @@ def _transformed(
     return transformed.reshape(ENTRIES, len(image), block.tiles)
 
 
-def _put_back(products: np.ndarray, y: np.ndarray, block: Block) -> None:
-    """Aᵀ products A, each output at its place in y (K, OH, OW, N)."""
+def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarray | None) -> None:
+    """Aᵀ products A + bias, each output at its place in y (K, OH, OW, N)."""
     matrix = A2.T.astype(y.dtype)
     rows = y[:, block.first * OUTPUTS : (block.first + block.rows) * OUTPUTS]
     products = products.reshape(ENTRIES, len(y) * block.tiles)
@@ -137,7 +137,8 @@ def _put_back(products: np.ndarray, y: np.ndarray, block: Block) -> None:
         whole = np.empty((len(part), block.rows, OUTPUTS, block.across, OUTPUTS, block.images), y.dtype)
         whole[...] = outputs.transpose(2, 3, 0, 4, 1, 5)
         whole = whole.reshape(len(part), block.rows * OUTPUTS, block.across * OUTPUTS, block.images)
-        part[...] = whole[:, : part.shape[1], : part.shape[2]]
+        inside = whole[:, : part.shape[1], : part.shape[2]]
+        np.add(inside, 0 if bias is None else bias[channels, None, None, None], out=part)
 
     parallel(transform, _chunks(len(y)), PASSES * products.nbytes)
 
