@@ -34,7 +34,11 @@ def conv2d(
     x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int, bias: np.ndarray | None = None
 ) -> np.ndarray:
     """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias (K) → (N, K, OH, OW)."""
-    if _choose(len(x), weight.shape, windows.output_size(x.shape[2:]), windows, groups) == "winograd":
+    size = windows.output_size(x.shape[2:])
+    algorithm = _choose(len(x), weight.shape, size, windows, groups)
+    if not len(x):
+        return np.empty((0, len(weight), *size), x.dtype)
+    if algorithm == "winograd":
         return winograd.conv2d(x, weight, windows, bias)
     return im2col.conv2d(x, weight, windows, groups, bias)
 
@@ -42,7 +46,10 @@ def conv2d(
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW)."""
     shape = (g.shape[1], x.shape[1] // groups, *windows.kernel)
-    if _choose(len(x), shape, g.shape[2:], windows, groups) == "winograd":
+    algorithm = _choose(len(x), shape, g.shape[2:], windows, groups)
+    if not len(x):
+        return np.zeros(shape, g.dtype)
+    if algorithm == "winograd":
         return winograd.conv2d_weight_gradient(g, x, windows)
     return im2col.conv2d_weight_gradient(g, x, windows, groups)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
-from .layout import batch_first, batch_last, cuts, padded
+from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded
 from .threads import PRODUCT_BYTES, parallel
 
 TILE_BYTES = 1 << 20
@@ -40,12 +40,12 @@ def conv2d(
 
     def multiply(group: int, tile: Tile) -> None:
         outputs = y[group, :, tile[-1]]
-        np.matmul(filters[group], _columns(patches[group], tile), out=outputs)
+        np.matmul(filters[group], _columns(patches[group], tile, x.dtype), out=outputs)
         if bias is not None:
             outputs += bias.reshape(groups, k // groups, 1)[group]
 
-    work = patches.size * (patches.itemsize + PRODUCT_BYTES * k // groups)
-    parallel(multiply, product(range(groups), _tiles(patches[0])), work)
+    work = patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
+    parallel(multiply, product(range(groups), _tiles(patches[0], n)), work)
     return batch_first(y.reshape(k, *size, n))
 
 
@@ -60,7 +60,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
     block = max(1, min(c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
     blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
-    tiles = _tiles(patches[0, :block])
+    tiles = _tiles(patches[0, :block], n)
     parts = max(1, min(len(tiles), PARTS // (groups * len(blocks))))
     runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
     sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
@@ -69,11 +69,12 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
         total = sums[part, group, channels].reshape(-1, k // groups)
         for tile in runs[part]:
             # Transposed: BLAS is faster with the long side of the result first.
-            total += np.matmul(_columns(patches[group, channels], tile), outputs[group][:, tile[-1]].T)
+            columns = _columns(patches[group, channels], tile, x.dtype)
+            total += np.matmul(columns, outputs[group][:, tile[-1]].T)
 
     # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
     slow = block * kh * kw * (k // groups) < 500
-    work = 0 if slow else patches.size * (patches.itemsize + PRODUCT_BYTES * k // groups)
+    work = 0 if slow else patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
     parallel(multiply, product(range(groups), blocks, range(parts)), work)
     return sums.sum(axis=0).transpose(0, 3, 1, 2).reshape(k, c, kh, kw)
 
@@ -112,17 +113,15 @@ def conv2d_input_gradient(
 
 
 def _patches(x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
-    """Every window as a view: (groups, C/groups, KH, KW, OH, OW, N) of the zero-padded images."""
-    n, c, h, w = x.shape
-    image = batch_last(x)
-    if any(map(any, windows.padding)):
-        image = padded(image, windows.padding)
-    elif windows.kernel == windows.stride == (1, 1):
-        return image.reshape(groups, c // groups, 1, 1, 1, h * w, n)  # one row, which can be cut anywhere
-    channel, row, column, one = image.strides
+    """Every window as a view: (groups, C/groups, KH, KW, OH, OW) pixels of the zero-padded images."""
+    _, c, h, w = x.shape
+    image = as_pixels(padded(batch_last(x), windows.padding))
+    if windows.kernel == windows.stride == (1, 1):
+        return image.reshape(groups, c // groups, 1, 1, 1, -1)  # one row, which can be cut anywhere
+    channel, row, column = image.strides
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
-    shape = groups, c // groups, *windows.kernel, *windows.output_size((h, w)), n
-    strides = c // groups * channel, channel, dh * row, dw * column, sh * row, sw * column, one
+    shape = groups, c // groups, *windows.kernel, *windows.output_size((h, w))
+    strides = c // groups * channel, channel, dh * row, dw * column, sh * row, sw * column
     return as_strided(image, shape, strides, writeable=False)
 
 
@@ -130,10 +129,10 @@ Tile = tuple[slice, slice, slice]
 """Output rows, or columns of them, whose columns are built and multiplied at once; and both counted as (OH, OW, N)."""
 
 
-def _tiles(patches: np.ndarray) -> list[Tile]:
-    """Tiles of patches (C, KH, KW, OH, OW, N), of about the same size and even in number: two threads end together."""
-    c, kh, kw, oh, ow, n = patches.shape
-    most = max(TILE_BYTES // max(1, c * kh * kw * n * patches.itemsize), -(-FEWEST_COLUMNS // max(1, n)))
+def _tiles(patches: np.ndarray, n: int) -> list[Tile]:
+    """Tiles of patches (C, KH, KW, OH, OW), of about the same size and even in number: two threads end together."""
+    c, kh, kw, oh, ow = patches.shape
+    most = max(TILE_BYTES // max(1, c * kh * kw * patches.itemsize), -(-FEWEST_COLUMNS // n))
     down, across = -(-oh // max(1, most // ow)), -(-ow // most)
     if down * across % 2 and patches.size * patches.itemsize >= TILE_BYTES // 4:
         down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))
@@ -143,8 +142,8 @@ def _tiles(patches: np.ndarray) -> list[Tile]:
     ]
 
 
-def _columns(patches: np.ndarray, tile: Tile) -> np.ndarray:
+def _columns(patches: np.ndarray, tile: Tile, dtype: np.dtype) -> np.ndarray:
     """The column matrix (C·KH·KW, outputs) of a tile; a view where the image is its own columns, as for 1×1."""
     windows = patches[(slice(None),) * 3 + tile[:2]]
-    c, kh, kw, height, width, n = windows.shape
-    return windows.reshape(c * kh * kw, height * width * n)
+    c, kh, kw, height, width = windows.shape
+    return as_numbers(windows.reshape(c * kh * kw, height * width), dtype)

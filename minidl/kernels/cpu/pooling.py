@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from ..windows import Windows
-from .layout import batch_first, batch_last, blocks, by_remainder, full, settle
+from .layout import as_pixels, batch_first, batch_last, blocks, by_remainder, full, settle
 from .threads import parallel
 
 PASSES = 1
@@ -29,7 +29,8 @@ def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
         for tap in _taps(values, windows, size):
             np.maximum(best, tap, out=best)
 
-    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
+    if x.size:
+        parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return batch_first(y)
 
 
@@ -48,11 +49,13 @@ def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Wi
             undecided ^= hit
             total += gradients[channels] * hit
         top, (h, w) = windows.padding[0][0], x.shape[2:]
-        for remainder, places, pixels in by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
-            rows = sums[:, top : top + h, remainder, places]
-            dx[channels, : rows.shape[1], pixels] = rows
+        pixels, sorted_pixels = as_pixels(dx[channels]), as_pixels(sums)
+        for remainder, places, columns in by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
+            rows = sorted_pixels[:, top : top + h, remainder, places]
+            pixels[:, : rows.shape[1], columns] = rows
 
-    parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
+    if x.size:
+        parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return batch_first(dx)
 
 
@@ -62,9 +65,9 @@ def _sorted(image: np.ndarray, windows: Windows, outside: float) -> np.ndarray:
     (oh, ow), stride, (top, _), (left, _) = windows.output_size((h, w)), windows.stride, *windows.padding
     shape = (c, (oh - 1) * stride[0] + windows.reach[0], stride[1], ow + (windows.reach[1] - 1) // stride[1], n)
     values = np.full(shape, outside, image.dtype)
-    lines = image[:, : shape[1] - top]
-    for remainder, places, pixels in by_remainder(w, stride[1], left, shape[3]):
-        values[:, top : top + lines.shape[1], remainder, places] = lines[:, :, pixels]
+    lines, sorted_lines = as_pixels(image[:, : shape[1] - top]), as_pixels(values)
+    for remainder, places, columns in by_remainder(w, stride[1], left, shape[3]):
+        sorted_lines[:, top : top + lines.shape[1], remainder, places] = lines[:, :, columns]
     return values
 
 

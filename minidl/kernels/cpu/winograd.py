@@ -9,14 +9,14 @@ products (K × C) · (C × tiles). Each step is linear, so the weight gradient i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
-from .layout import batch_first, batch_last, by_remainder
+from .layout import as_numbers, as_pixels, batch_first, batch_last, padded
 from .product import matmul
 from .threads import parallel
 
@@ -51,11 +51,12 @@ def applies(windows: Windows, groups: int) -> bool:
 
 def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray | None = None) -> np.ndarray:
     """x (N, C, H, W) * weight (K, C, 3, 3) + bias → (N, K, OH, OW)."""
-    image, (k, c), ((top, _), (left, _)) = batch_last(x), weight.shape[:2], windows.padding
+    k, c = weight.shape[:2]
     y = np.empty((k, *windows.output_size(x.shape[2:]), len(x)), x.dtype)
+    pixels = _whole_tiles(x, windows.padding, y.shape[1:3], INPUTS)
     filters = matmul(G2.astype(x.dtype), weight.reshape(k * c, 9).T).reshape(ENTRIES, k, c)
     for block in _blocks(y.shape, c):
-        images = _transformed(B2.T, image, block, INPUTS, (top, left))
+        images = _transformed(B2.T.astype(x.dtype), pixels, block, INPUTS)
         products = np.empty((ENTRIES, k, block.tiles), x.dtype)
         parallel(np.matmul, zip(filters, images, products), c * products.nbytes)
         _put_back(products, y, block, bias)
@@ -64,12 +65,13 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray
 
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np.ndarray:
     """∂L/∂W (K, C, 3, 3) from g (N, K, OH, OW)."""
-    image, outputs = batch_last(x), batch_last(g)
-    k, c, ((top, _), (left, _)) = len(outputs), len(image), windows.padding
+    (n, k, *size), c = g.shape, x.shape[1]
+    pixels = _whole_tiles(x, windows.padding, size, INPUTS)
+    outputs = _whole_tiles(g, ((0, 0), (0, 0)), size, OUTPUTS)
     total = np.zeros((ENTRIES, k, c), g.dtype)
-    for block in _blocks(outputs.shape, c):
-        images = _transformed(B2.T, image, block, INPUTS, (top, left))
-        gradients = _transformed(A2, outputs, block, OUTPUTS)
+    for block in _blocks((k, *size, n), c):
+        images = _transformed(B2.T.astype(x.dtype), pixels, block, INPUTS)
+        gradients = _transformed(A2.astype(x.dtype), outputs, block, OUTPUTS)
         parallel(_add_product, zip(total, gradients, images), c * gradients.nbytes)
     return matmul(G2.T.astype(g.dtype), total.reshape(ENTRIES, k * c)).T.reshape(k, c, 3, 3)
 
@@ -106,57 +108,47 @@ def _chunks(channels: int) -> Iterator[tuple[slice]]:
     return ((slice(start, min(start + chunk, channels)),) for start in range(0, channels, chunk or 1))
 
 
-def _transformed(
-    matrix: np.ndarray, image: np.ndarray, block: Block, side: int, before: tuple[int, int] = (0, 0)
-) -> np.ndarray:
-    """The tiles of a block of an image (C, H, W, N), each multiplied by `matrix`: (36, C, tiles).
+def _whole_tiles(x: np.ndarray, padding: Iterable[tuple[int, int]], outputs: Sequence[int], side: int) -> np.ndarray:
+    """x (N, C, H, W) as pixels (C, H, W), with the padding above and to the left, and below and to the right as much as
+    the tiles need, of this `side`, that give so many outputs."""
+    around = [
+        (before, -(-length // OUTPUTS) * OUTPUTS + side - OUTPUTS - before - size)
+        for (before, _), length, size in zip(padding, outputs, x.shape[2:])
+    ]
+    return as_pixels(padded(batch_last(x), (around[0], around[1])))
 
-    `before` are the rows and columns of padding above and to the left.
-    """
-    matrix = matrix.astype(image.dtype)
-    transformed = np.empty((ENTRIES, len(image) * block.tiles), image.dtype)
+
+def _transformed(matrix: np.ndarray, pixels: np.ndarray, block: Block, side: int) -> np.ndarray:
+    """The tiles of a block of pixels (C, H, W), each multiplied by `matrix`: (36, C, tiles)."""
+    transformed = np.empty((ENTRIES, len(pixels) * block.tiles), matrix.dtype)
+    channel, row, column = pixels.strides
+    strides = row, column, channel, OUTPUTS * row, OUTPUTS * column
 
     def transform(channels: slice) -> None:
+        part = pixels[channels, block.first * OUTPUTS :]
+        tiles = as_strided(part, (side, side, len(part), block.rows, block.across), strides, writeable=False)
         span = slice(channels.start * block.tiles, channels.stop * block.tiles)
-        np.matmul(matrix, _tiles(image[channels], block, side, before), out=transformed[:, span])
+        np.matmul(matrix, as_numbers(tiles.reshape(side * side, -1), matrix.dtype), out=transformed[:, span])
 
-    parallel(transform, _chunks(len(image)), PASSES * transformed.nbytes)
-    return transformed.reshape(ENTRIES, len(image), block.tiles)
+    parallel(transform, _chunks(len(pixels)), PASSES * transformed.nbytes)
+    return transformed.reshape(ENTRIES, len(pixels), block.tiles)
 
 
 def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarray | None) -> None:
     """Aᵀ products A + bias, each output at its place in y (K, OH, OW, N)."""
     matrix = A2.T.astype(y.dtype)
     rows = y[:, block.first * OUTPUTS : (block.first + block.rows) * OUTPUTS]
-    products = products.reshape(ENTRIES, len(y) * block.tiles)
 
     def transform(channels: slice) -> None:
-        part = rows[channels]
-        outputs = matrix @ products[:, channels.start * block.tiles : channels.stop * block.tiles]
-        outputs = outputs.reshape(OUTPUTS, OUTPUTS, len(part), block.rows, block.across, block.images)
-        whole = np.empty((len(part), block.rows, OUTPUTS, block.across, OUTPUTS, block.images), y.dtype)
-        whole[...] = outputs.transpose(2, 3, 0, 4, 1, 5)
-        whole = whole.reshape(len(part), block.rows * OUTPUTS, block.across * OUTPUTS, block.images)
-        inside = whole[:, : part.shape[1], : part.shape[2]]
-        np.add(inside, 0 if bias is None else bias[channels, None, None, None], out=part)
+        part, size = rows[channels], (block.rows * OUTPUTS, block.across * OUTPUTS)
+        outputs = matrix @ products[:, channels].reshape(ENTRIES, -1)
+        if bias is not None:
+            outputs.reshape(len(matrix), len(part), -1)[...] += bias[channels, None]
+        tiles = as_pixels(outputs.reshape(OUTPUTS, OUTPUTS, len(part), block.rows, block.across, block.images))
+        whole = part if part.shape[1:3] == size else np.empty((len(part), *size, block.images), y.dtype)
+        placed = as_pixels(whole).reshape(len(part), block.rows, OUTPUTS, block.across, OUTPUTS)
+        placed[...] = tiles.transpose(2, 3, 0, 4, 1)
+        if whole is not part:
+            part[...] = whole[:, : part.shape[1], : part.shape[2]]
 
     parallel(transform, _chunks(len(y)), PASSES * products.nbytes)
-
-
-def _tiles(image: np.ndarray, block: Block, side: int, before: tuple[int, int]) -> np.ndarray:
-    """The tiles of a block of an image (C, H, W, N), zero outside: (side², C · tiles)."""
-    c, h, w, n = image.shape
-    height, top = (block.rows - 1) * OUTPUTS + side, block.first * OUTPUTS - before[0]
-    inside = slice(max(0, -top), min(height, h - top))
-    lines = image[:, max(0, top) : max(0, top + height)]
-    columns = np.zeros((c, height, OUTPUTS, block.across + side // OUTPUTS, n), image.dtype)
-    for remainder, places, pixels in by_remainder(w, OUTPUTS, before[1], columns.shape[3]):
-        columns[:, inside, remainder, places] = lines[:, :, pixels]
-    channel, row, remainder, column, one = columns.strides
-    tiles = np.empty((side, side, c, block.rows, block.across, n), image.dtype)
-    for j in range(0, side, OUTPUTS):
-        together = tiles[:, j : j + OUTPUTS]
-        together[...] = as_strided(
-            columns[:, :, :, j // OUTPUTS :], together.shape, (row, remainder, channel, OUTPUTS * row, column, one)
-        )
-    return tiles.reshape(side * side, c * block.tiles)
