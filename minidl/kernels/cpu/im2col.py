@@ -1,8 +1,6 @@
 """Convolution by tiled im2col: the column matrix is built a block of output rows at a time, so that it stays in the
-cache, and each block is one matrix product.
-
-With activations in `layout`'s order, copies and products run over long contiguous rows, and the result of a product is
-the next activation as it lies.
+cache, and each block is one matrix product. With activations in `layout`'s order, copies and products run over long
+contiguous rows, and the result of a product is the next activation as it lies.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
-from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded
+from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded, transposed
 from .threads import PRODUCT_BYTES, parallel
 
 TILE_BYTES = 1 << 20
@@ -58,10 +56,11 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     c, (kh, kw) = x.shape[1] // groups, windows.kernel
     patches = _patches(x, windows, groups)
     outputs = batch_last(g).reshape(groups, k // groups, oh * ow * n)
-    block = max(1, min(c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
+    large = c * kh * kw * (k // groups) * g.itemsize > TILE_BYTES // 2  # then adding up parts takes too long
+    block = max(1, min(-(-c // 2) if large else c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
     blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
     tiles = _tiles(patches[0, :block], n)
-    parts = max(1, min(len(tiles), PARTS // (groups * len(blocks))))
+    parts = 1 if large else max(1, min(len(tiles), PARTS // (groups * len(blocks))))
     runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
     sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
 
@@ -76,7 +75,8 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     slow = block * kh * kw * (k // groups) < 500
     work = 0 if slow else patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
     parallel(multiply, product(range(groups), blocks, range(parts)), work)
-    return sums.sum(axis=0).transpose(0, 3, 1, 2).reshape(k, c, kh, kw)
+    total = sums[0] if parts == 1 else sums.sum(axis=0)
+    return transposed(total.reshape(groups, -1, k // groups)).reshape(k, c, kh, kw)
 
 
 def conv2d_input_gradient(

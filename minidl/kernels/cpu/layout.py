@@ -19,6 +19,10 @@ so long that another thread can wake up meanwhile: where calls are short, the th
 it again and again."""
 
 
+ROWS = 8
+"""Of a matrix, transposed at a time."""
+
+
 def blocks(x: np.ndarray, axis: int = 0) -> Iterator[tuple[slice]]:
     """Slices along an axis of `x` of at most about `BLOCK_BYTES`, even in number unless `x` is small."""
     pieces = 1 if x.nbytes < BLOCK_BYTES // 8 else 2 * -(-x.nbytes // (2 * BLOCK_BYTES))
@@ -34,15 +38,9 @@ def cuts(length: int, pieces: int) -> Iterator[tuple[int, int]]:
 
 def batch_last(x: np.ndarray) -> np.ndarray:
     """(N, C, H, W) as a contiguous (C, H, W, N); a copy only if it does not lie so already."""
-    image = x.transpose(1, 2, 3, 0)
-    if image.flags.c_contiguous:
-        return image
-    whole = np.empty(image.shape, x.dtype)
-    # Few images at a time where their pixels lie far apart: the cache does not hold a line of each of many.
-    together = len(x) if x.strides[0] == x.itemsize else 8
-    for first in range(0, len(x), together):
-        whole[..., first : first + together] = image[..., first : first + together]
-    return whole
+    if x.flags.c_contiguous and x.size:
+        return transposed(x.reshape(len(x), -1)).reshape(*x.shape[1:], len(x))
+    return np.ascontiguousarray(x.transpose(1, 2, 3, 0))
 
 
 def as_pixels(image: np.ndarray) -> np.ndarray:
@@ -95,6 +93,15 @@ def in_memory_order(
     back = np.argsort(order)
     flat = [np.ascontiguousarray(array.transpose(order)).reshape(-1) for array in (x, *others)]
     return flat, lambda values: values.reshape(shape).transpose(back)
+
+
+def transposed(matrices: np.ndarray) -> np.ndarray:
+    """(…, M, N) as a contiguous (…, N, M); few rows at a time, since the cache does not hold a line of each of many."""
+    *several, rows, columns = matrices.shape
+    result = np.empty((*several, columns, rows), matrices.dtype)
+    for first in range(0, rows, ROWS):
+        result[..., first : first + ROWS] = matrices[..., first : first + ROWS, :].swapaxes(-2, -1)
+    return result
 
 
 def padded(image: np.ndarray, padding: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:

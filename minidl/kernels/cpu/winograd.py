@@ -73,7 +73,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np
         images = _transformed(B2.T.astype(x.dtype), pixels, block, INPUTS)
         gradients = _transformed(A2.astype(x.dtype), outputs, block, OUTPUTS)
         parallel(_add_product, zip(total, gradients, images), c * gradients.nbytes)
-    return matmul(G2.T.astype(g.dtype), total.reshape(ENTRIES, k * c)).T.reshape(k, c, 3, 3)
+    return matmul(total.reshape(ENTRIES, k * c).T, G2.astype(g.dtype)).reshape(k, c, 3, 3)
 
 
 def _add_product(total: np.ndarray, gradients: np.ndarray, images: np.ndarray) -> None:
