@@ -7,6 +7,9 @@ import numpy as np
 from .layout import cuts
 from .threads import parallel, single_threaded_blas
 
+ROWS = 64
+"""In a piece at least: then it is cut by rows, and what a thread writes lies together."""
+
 PIECE_PRODUCTS = 1 << 22
 """Multiply-adds in a piece: below this a thread costs more than it saves."""
 
@@ -22,11 +25,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             return np.matmul(a, b)
     y = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n), np.result_type(a, b))
 
+    by_rows = m >= min(n, ROWS * pieces)
+
     def multiply(start: int, stop: int) -> None:
-        if m >= n:
+        if by_rows:
             np.matmul(a[..., start:stop, :], b, out=y[..., start:stop, :])
         else:
             np.matmul(a, b[..., start:stop], out=y[..., start:stop])
 
-    parallel(multiply, cuts(max(m, n), pieces))
+    parallel(multiply, cuts(m if by_rows else n, pieces))
     return y
