@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .layout import in_memory_order
+from .layout import cuts, in_memory_order
 from .threads import parallel
 
 PIECE = 1 << 18
-"""Values in a piece: fewer keep NumPy busy for too short a time; see `layout.BLOCK_BYTES`."""
+"""Values in a piece at most: much fewer keep NumPy busy for too short a time; see `layout.BLOCK_BYTES`."""
 
 
 def pointwise(function: Callable[..., object], *arrays: np.ndarray, passes: int = 2) -> np.ndarray:
@@ -30,6 +30,6 @@ def pointwise(function: Callable[..., object], *arrays: np.ndarray, passes: int 
     def compute(piece: slice) -> None:
         function(*(array[piece] for array in (*before, values)), out=result[piece])
 
-    pieces = ((slice(start, start + PIECE),) for start in range(0, result.size, PIECE))
-    parallel(compute, pieces, passes * result.nbytes)
+    pieces = cuts(result.size, 2 * -(-result.size // (2 * PIECE)))
+    parallel(compute, ((slice(start, stop),) for start, stop in pieces), passes * result.nbytes)
     return restored(result)

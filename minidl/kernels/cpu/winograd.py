@@ -141,9 +141,9 @@ def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarra
 
     def transform(channels: slice) -> None:
         part, size = rows[channels], (block.rows * OUTPUTS, block.across * OUTPUTS)
-        outputs = matrix @ products[:, channels].reshape(ENTRIES, -1)
+        outputs = (matrix @ products[:, channels].reshape(ENTRIES, -1)).reshape(len(matrix), len(part), block.tiles)
         if bias is not None:
-            outputs.reshape(len(matrix), len(part), -1)[...] += bias[channels, None]
+            outputs += bias[channels, None]
         tiles = as_pixels(outputs.reshape(OUTPUTS, OUTPUTS, len(part), block.rows, block.across, block.images))
         whole = part if part.shape[1:3] == size else np.empty((len(part), *size, block.images), y.dtype)
         placed = as_pixels(whole).reshape(len(part), block.rows, OUTPUTS, block.across, OUTPUTS)
