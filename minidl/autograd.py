@@ -470,7 +470,10 @@ class Tensor:
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
     def __index__(self) -> int:
-        return self.data.__index__()
+        if self.ndim or self.dtype.kind not in "iu":
+            raise TypeError(f"only a whole number can be an index; got a tensor of shape {self.shape} and dtype "
+                            f"{self.dtype}")
+        return int(self.item())
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         if self.node is not None:
@@ -508,7 +511,7 @@ class Tensor:
                                "or build a new tensor from the parts with cat()")
         array = _unwrap(value)
         _check_one_device("x[...] = y", [self.data, array])
-        self.data[_unwrap_index(index)] = array
+        self.data[_unwrap_index(index, self.device)] = array
         self.bump_version()
 
     def copy_(self: Self, source: Operand) -> Self:
@@ -587,7 +590,7 @@ class Tensor:
         return OPERATIONS["abs"](self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return OPERATIONS["getitem"](self, index=_unwrap_index(index))
+        return OPERATIONS["getitem"](self, index=_unwrap_index(index, self.device))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -687,10 +690,12 @@ def _as_array(data: Any, dtype: Any = None) -> np.ndarray:
     return array
 
 
-def _unwrap_index(index: Any) -> Any:
+def _unwrap_index(index: Any, device: str) -> Any:
+    """An index with its tensors as arrays, all on `device`: as in PyTorch, a GPU's tensor takes indices of the CPU."""
     if isinstance(index, tuple):
-        return tuple(_unwrap_index(part) for part in index)
-    return index.data if isinstance(index, Tensor) else index
+        return tuple(_unwrap_index(part, device) for part in index)
+    array = index.data if isinstance(index, Tensor) else index
+    return to_device(array, device) if is_array(array) and device != "cpu" else array
 
 
 def device_or_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:

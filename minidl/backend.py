@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -52,9 +54,66 @@ def to_device(array: Array, device: str) -> Array:
         return array
     if device == "cpu":
         return array.get()
-    cupy = sys.modules["cupy"]
-    with cupy.cuda.Device(_gpu_index(device)):
+    cupy, there = gpu(device)
+    with there:
         return cupy.asarray(array)
+
+
+def gpu(device: str) -> tuple[ModuleType, Any]:
+    """CuPy, and the GPU of that name, which ``with`` makes the current one. Raises `DeviceError` as `check_device`."""
+    index = _gpu_index(check_device(device))
+    cupy = sys.modules["cupy"]
+    return cupy, cupy.cuda.Device(index)
+
+
+def describe_gpu() -> str:
+    """The default GPU's name, memory and versions, after a trial of what everything needs: a product and a kernel.
+
+    Raises `DeviceError` if there is none, or if it is there and does not work, with the reason and what mends it.
+    """
+    cupy, first = gpu("gpu")
+    try:
+        with first:
+            trial = cupy.arange(4, dtype="float32")
+            float(trial @ trial)
+            (trial * 2).get()
+            free, total = first.mem_info
+    except Exception as error:
+        raise DeviceError(
+            f"a GPU was asked for, and CuPy {cupy.__version__} finds one, but cannot compute on it ({error}). CUDA's "
+            f"compiler and libraries may be missing; run: pip install '{_cupy_package()}[ctk]'   Otherwise use 'cpu'."
+        ) from None
+    properties = cupy.cuda.runtime.getDeviceProperties(first.id)
+    return (f"{properties['name'].decode()}, {total / 2**30:.1f} GiB ({free / 2**30:.1f} free), CuPy "
+            f"{cupy.__version__}, driver for CUDA {_cuda_version(cupy.cuda.runtime.driverGetVersion())}")
+
+
+def _cupy_package() -> str:
+    """The name under which CuPy was installed: cupy-cuda12x, cupy-cuda13x, …"""
+    from importlib.metadata import packages_distributions  # costs time to import
+
+    return next((name for name in packages_distributions().get("cupy", ())), "cupy-cuda12x")
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+@contextmanager
+def memory_for(batch: int) -> Iterator[None]:
+    """Inside, a GPU's memory that does not suffice for `batch` images is a `DeviceError` that says what to try."""
+    try:
+        yield
+    except Exception as error:
+        cupy = sys.modules.get("cupy")
+        if cupy is None or not isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+            raise
+        free, total = cupy.cuda.Device().mem_info
+        advice = f"try batches of {batch // 2}" if batch > 1 else "this network needs a larger one"
+        raise DeviceError(
+            f"the GPU's memory of {total / 2**30:.1f} GiB, of which {free / 2**30:.1f} GiB are free, does not suffice "
+            f"for a batch of {batch} ({error}); {advice}"
+        ) from None
 
 
 # ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from ..backend import get_device, manual_seed, set_device
 from ..inspect import summary
 from ..inspect.recording import Recording, record
 from ..io import write_atomically
-from ..kernels.cpu import get_num_threads, matmul, set_num_threads
+from ..kernels.cpu import get_num_threads, set_num_threads
 from ..nn import Module
 from ..optim import SGD
 
@@ -153,9 +154,9 @@ def _row(row: Measurement) -> str:
 
 
 def matrix_product_rate() -> float:
-    """GFLOP/s of large float32 matrix products with all threads: the best of several."""
-    a = np.ones((MATRIX, MATRIX), np.float32)
-    return max(2 * MATRIX**3 / _seconds(lambda: matmul(a, a), 1) / 1e9 for _ in range(5))
+    """GFLOP/s of large float32 matrix products, on the CPU with all threads: the best of several."""
+    a = Tensor(np.ones((MATRIX, MATRIX), np.float32)).to(get_device())
+    return max(2 * MATRIX**3 / _seconds(lambda: _wait(F.matmul(a, a)), 1) / 1e9 for _ in range(5))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -237,6 +238,8 @@ def _pytorch(recordings: dict[str, Recording], images: np.ndarray, labels: np.nd
 
     torch.set_num_threads(threads)
     device = "cpu" if get_device() == "cpu" else "cuda"
+    # The same rounding as CuPy's products have.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32") == "1"
     x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     networks = {work: Twin(recording).to(device) for work, recording in recordings.items()}
     optimizer = torch.optim.SGD(networks["training"].parameters(), lr=1e-6, momentum=0.9)
@@ -313,7 +316,9 @@ def _forget_peak() -> None:
 
 
 def _peak() -> int | None:
-    """The most resident memory of this process, in bytes; None where there is no /proc."""
+    """The most resident memory of this process, in bytes; None where there is no /proc, and on a GPU."""
+    if get_device() != "cpu":
+        return None
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

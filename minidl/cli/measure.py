@@ -14,7 +14,7 @@ import threadpoolctl
 from .. import __version__
 from .. import functional as F
 from ..autograd import Tensor, no_grad
-from ..backend import DeviceError, check_device, get_device
+from ..backend import DeviceError, describe_gpu, get_device
 from ..data import DataLoader, ImageFolder, TenCrop, imagenet_classes
 from ..data.catalog import Photographs, Source, find_source
 from ..inspect import summary as count
@@ -151,7 +151,7 @@ def info(options: argparse.Namespace) -> int:
     print(f"threads: {get_num_threads()} of {os.cpu_count()} processors")
     print(f"default device: {get_device()}")
     try:
-        print(f"GPU: usable as {check_device('gpu')!r}")
+        print(f"GPU: {describe_gpu()}")
     except DeviceError as error:
         print(f"GPU: none; {str(error).removeprefix('a GPU was asked for, but ')}")
     return 0

@@ -129,7 +129,8 @@ def _trainer(configuration: Configuration, workers: int) -> Trainer:
         raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
                          f"{', '.join(class_names(test.dataset))}; both need the same folders")
     loader = DataLoader(
-        dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed
+        dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed,
+        device=get_device(),
     )
     steps = configuration.epochs * len(loader)
     schedule: LRScheduler | None = None

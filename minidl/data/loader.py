@@ -13,18 +13,20 @@ import numpy as np
 from .. import backend
 from ..autograd import Tensor
 from .dataset import BatchDataset, Dataset
+from .transfer import moved
 
 _Batch = tuple[np.ndarray, np.ndarray]  # images (n, C, H, W), labels (n,)
 
 
 class DataLoader:
-    """Iterating over it yields a data set once, as (images, labels): tensors (n, C, H, W) and (n,) on the CPU.
+    """Iterating over it yields a data set once, as (images, labels): tensors (n, C, H, W) and (n,) on `device`.
 
     The arguments that PyTorch has mean what they mean there: batches have `batch_size` images and
     the last one what is left, unless `drop_last`; `shuffle` draws a new order for each epoch.
     `num_workers` threads (PyTorch has processes; NumPy does not need them, as it releases the
     interpreter lock) keep up to `num_workers` · `prefetch_factor` batches ready, so a data set is
-    read by several threads at once; 0 prepares each batch when it is asked for.
+    read by several threads at once; 0 prepares each batch when it is asked for. To a GPU a batch is copied while the
+    one before is computed on.
 
     Order and random numbers follow from `seed`, the epoch and the batch alone, whatever
     `num_workers`; without a `seed`, one is drawn from the generator that `minidl.manual_seed` seeds.
@@ -45,6 +47,7 @@ class DataLoader:
         drop_last: bool = False,
         prefetch_factor: int = 2,
         seed: int | None = None,
+        device: str = "cpu",
     ):
         self.dataset = dataset
         self.batch_size = _whole("batch_size", batch_size, 1)
@@ -52,6 +55,7 @@ class DataLoader:
         self.num_workers = _whole("num_workers", num_workers, 0)
         self.drop_last = drop_last
         self.prefetch_factor = _whole("prefetch_factor", prefetch_factor, 1)
+        self.device = backend.check_device(device)
         self.seed = int(backend.generator().integers(2**63)) if seed is None else _whole("seed", seed, 0)
         self.epoch = 0
         self._handed_out = 0  # batches of the running epoch
@@ -70,7 +74,7 @@ class DataLoader:
         prepare = functools.partial(self._prepare, order, epoch)
         batches = range(start, len(self))
         with closing(_map_ahead(prepare, batches, self.num_workers, self.prefetch_factor)) as prepared:
-            for images, labels in prepared:
+            for images, labels in moved(prepared, self.device):
                 self._handed_out += 1
                 yield Tensor(images), Tensor(labels)
         self.epoch, self._handed_out = epoch + 1, 0

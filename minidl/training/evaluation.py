@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import Tensor, no_grad
+from ..backend import memory_for
 from ..data import DataLoader
 from ..nn import Module
 
@@ -58,7 +59,8 @@ def predict(model: Module, loader: DataLoader) -> Predictions:
 
 
 def _log_softmax(model: Module, images: np.ndarray, device: str) -> np.ndarray:
-    return F.log_softmax(model(Tensor(images).to(device)), dim=1).to("cpu").numpy()
+    with memory_for(len(images)):
+        return F.log_softmax(model(Tensor(images).to(device)), dim=1).to("cpu").numpy()
 
 
 def ensemble(predictions: Sequence[Predictions]) -> Predictions:

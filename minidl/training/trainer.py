@@ -11,11 +11,14 @@ from tqdm import tqdm
 
 from .. import functional as F
 from ..autograd import Tensor
-from ..backend import generator
+from ..backend import generator, memory_for
 from ..data import DataLoader
 from ..nn import Module
 from ..optim import SGD, LRScheduler
 from .evaluation import evaluate
+
+READ_EVERY = 10
+"""Batches after which a GPU is asked for the losses: it computes on meanwhile."""
 
 
 class Diverged(RuntimeError):
@@ -63,7 +66,8 @@ class Trainer:
         """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
 
         A row holds epoch, lr, train_loss, train_accuracy (both while training), test_loss, test_accuracy, seconds and
-        images_per_second. Raises `Diverged` for a loss that is not finite; a batch with such a loss changes no weight.
+        images_per_second. Raises `Diverged` for a loss that is not finite; on the CPU a batch with such a loss changes
+        no weight, on a GPU up to `READ_EVERY` batches may have done so.
         """
         while not self.finished:
             if not self._train_epoch(stop, quiet):
@@ -95,31 +99,41 @@ class Trainer:
                 return False
             started = time.perf_counter()
             self.train.load_state_dict(self.train.state_dict())  # an epoch that was left goes on, not over
+            unread: list[tuple[Tensor, Tensor, int]] = []
+            left = len(self.train) - self.train.state_dict()["batch"]
             for images, labels in self.train:
-                loss, correct = self._train_batch(images.to(device), labels.to(device))
-                sums.loss += loss * len(labels)
-                sums.correct += correct
-                sums.images += len(labels)
-                sums.seconds += time.perf_counter() - started
-                started = time.perf_counter()
-                mean, share = sums.loss / sums.images, sums.correct / sums.images
-                bar.set_postfix_str(f"loss {mean:.4f}, accuracy {share:.1%}", refresh=False)
-                bar.update(len(labels))
-                if stop():
+                with memory_for(len(labels)):
+                    unread.append((*self._train_batch(images.to(device), labels.to(device)), len(labels)))
+                left -= 1
+                stopped = stop()
+                if device == "cpu" or stopped or left == 0 or len(unread) == READ_EVERY:
+                    for loss, correct, count in unread:
+                        self._check_finite("the loss", value := loss.item())
+                        sums.loss += value * count
+                        sums.correct += int(correct)
+                        sums.images += count
+                        bar.update(count)
+                    unread.clear()
+                    sums.seconds += time.perf_counter() - started
+                    started = time.perf_counter()
+                    mean, share = sums.loss / sums.images, sums.correct / sums.images
+                    bar.set_postfix_str(f"loss {mean:.4f}, accuracy {share:.1%}", refresh=False)
+                if stopped:
                     return False
         return True
 
-    def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+    def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(images)
         logits = output[0] if isinstance(output, tuple) else output
         loss = self.criterion(output, labels)
-        self._check_finite("the loss", value := loss.item())
+        if loss.device == "cpu":
+            self._check_finite("the loss", loss.item())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
-        return value, int((logits.argmax(axis=1) == labels).sum())
+        return loss.detach(), (logits.argmax(axis=1) == labels).sum()
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):

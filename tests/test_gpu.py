@@ -1,0 +1,235 @@
+"""The same calls on the CPU and on a GPU: every operation over the whole grid of cases, and a step of every network.
+
+The GPU is a strict stand-in for CuPy that computes on the CPU, with our kernels compiled by a C++ compiler; and, with
+`pytest -m gpu`, a real one.
+"""
+
+import re
+import sys
+
+import cases
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import strict_cupy
+import test_functional_activation
+import test_functional_arithmetic as arithmetic
+import test_functional_convolution
+import test_functional_linear as linear
+import test_functional_loss
+import test_functional_normalization
+import test_functional_pooling
+import test_functional_reduction as reduction
+import test_functional_shape as shape
+from cases import Case, assert_close
+from hypothesis import given, settings
+
+import minidl as dl
+import models
+from minidl import functional as F
+from minidl import kernels, nn, optim
+from minidl.cli import main
+from minidl.training import Trainer
+
+ROOMS = ("minidl.kernels.gpu", "cupy", "cupyx")
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)], autouse=True)
+def a_gpu(request):
+    """The tests of this file run on it."""
+    patch = pytest.MonkeyPatch()
+    if request.param == "real":
+        try:
+            dl.backend.check_device("gpu")
+        except dl.DeviceError as error:
+            pytest.skip(str(error))
+    else:
+        if strict_cupy.compiler() is None:
+            pytest.skip("needs a C++ compiler, for the kernels")
+        for name in [name for name in sys.modules if name.startswith(ROOMS)]:
+            patch.delitem(sys.modules, name)
+        strict_cupy.install(patch)
+        kernels._room.cache_clear()
+    yield
+    for name in [name for name in sys.modules if name.startswith(ROOMS[0])]:
+        del sys.modules[name]
+    patch.undo()
+    kernels._room.cache_clear()
+
+
+def on(device, dtype):
+    """How a case's arrays become leaves and constants there; labels and other whole numbers stay such."""
+    def converted(array):
+        return array.astype(dtype) if array.dtype.kind == "f" else array.copy()
+
+    return (lambda array: dl.tensor(converted(array), requires_grad=True, device=device),
+            lambda array: dl.tensor(converted(array), device=device))
+
+
+def computed(function, case, device, dtype):
+    """The value, the gradients, and the constants as the call leaves them, on the CPU."""
+    result, leaves, constants = cases.call(function, case, *on(device, dtype))
+    assert result.device == device
+    result.backward(dl.tensor(cases.cotangent(result.shape).astype(dtype), device=device))
+    tensors = {"value": result.detach(), **constants,
+               **{f"gradient of {name}": leaf.grad for name, leaf in leaves.items()}}
+    return {name: tensor.to("cpu").numpy() for name, tensor in tensors.items()}
+
+
+def check(function, case):
+    for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
+        here, there = (computed(function, case, device, dtype) for device in ("cpu", "gpu"))
+        for name, expected in here.items():
+            assert there[name].dtype == expected.dtype
+            assert_close(there[name], expected, tolerance, what=name)
+
+
+GRID = {
+    name: (getattr(F, name), strategy)
+    for module in (test_functional_activation, test_functional_convolution, test_functional_loss,
+                   test_functional_normalization, test_functional_pooling)
+    for name, strategy in module.CASES.items()
+}
+GRID |= {name: (operator, arithmetic.broadcasting()) for name, operator in arithmetic.BINARY.items()}
+GRID |= {name: (operator, arithmetic.single()) for name, (operator, _) in arithmetic.UNARY.items()}
+GRID |= {name: (getattr(dl.Tensor, name), reduction.reductions()) for name in reduction.REDUCTIONS}
+GRID |= {
+    name: (move, cases.arrays((2, 3, 4)).map(lambda x: Case({"x": x}, {}))) for name, move in shape.MOVES.items()
+}
+GRID |= {
+    "max_pool2d of ties": (F.max_pool2d, cases.pools("tied")),
+    "linear": (F.linear, linear.linears()),
+    "cat": (shape.joiner(F.cat), shape.joins()),
+    **{f"pad, {mode}": (F.pad, shape.paddings(mode)) for mode in shape.REACH},
+}
+
+
+@pytest.mark.parametrize("name", GRID)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_gpu_computes_what_the_cpu_does(name, data):
+    function, strategy = GRID[name]
+    check(function, data.draw(strategy))
+
+
+@pytest.mark.parametrize("index", [0, slice(1, 3), (slice(None), 1), np.array([0, 2, 2]), [1, 1, 0], (..., None)],
+                         ids=str)
+def test_the_gpu_indexes_as_the_cpu_does(index):
+    def chosen(x):
+        return x[dl.tensor(index, device=x.device) if isinstance(index, np.ndarray) else index]
+
+    check(chosen, Case({"x": np.random.default_rng(0).standard_normal((3, 4, 2))}, {}))
+
+
+def test_dropout_draws_the_same_on_both():
+    def dropped(x):
+        dl.manual_seed(0)
+        return F.dropout(x, 0.4)
+
+    check(dropped, Case({"x": np.random.default_rng(0).standard_normal((3, 4, 2))}, {}))
+
+
+# Networks
+
+NETWORKS = [
+    ("lenet5", {"in_channels": 3}, 32), ("lenet5", {"variant": "1998"}, 32), ("alexnet", {}, 67), ("zfnet", {}, 63),
+    pytest.param("vgg11", {}, 32, marks=pytest.mark.slow), ("vgg11", {"batch_norm": True}, 32), ("googlenet", {}, 97),
+    ("googlenet", {"variant": "torchvision"}, 64), ("resnet18", {}, 41), ("resnet50", {}, 41), ("plain18", {}, 40),
+    ("resnet20", {}, 32), ("plain20", {}, 32),
+]
+
+
+def step(model, side, device):
+    """The loss, and every gradient and buffer after a training step."""
+    dl.manual_seed(1)  # dropout
+    model.to(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    weight, rng = next(model.parameters()), np.random.default_rng(1)
+    images = dl.tensor(rng.standard_normal((2, weight.shape[1], side, side)), dtype=weight.dtype, device=device)
+    labels = dl.tensor(np.array([3, 1]), device=device)
+    loss = getattr(model, "criterion", F.cross_entropy)(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    gradients = {f"gradient of {key}": parameter.grad for key, parameter in model.named_parameters()}
+    tensors = {"loss": loss.detach(), **gradients, **model.state_dict()}
+    return {key: tensor.to("cpu").numpy().copy() for key, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("name, options, side", NETWORKS)
+def test_a_training_step_ends_as_on_the_cpu(name, options, side):
+    dl.manual_seed(0)
+    model = models.build(name, **options)
+    if sum(parameter.size for parameter in model.parameters()) < 5e7:  # else in float32, for memory's sake
+        model.to("float64")
+    before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
+    here = step(model, side, "cpu")
+    model.to("cpu").load_state_dict(before)
+    model.zero_grad()
+    there = step(model, side, "gpu")
+    for key, expected in here.items():
+        scale = max(1.0, np.abs(expected).max())
+        assert_close(there[key] / scale, expected / scale, 1e-8 if expected.dtype == np.float64 else 1e-4, what=key)
+
+
+def test_the_state_of_a_network_goes_from_one_to_the_other(tmp_path):
+    model = models.build("lenet5").to("gpu")
+    dl.save(model.state_dict(), tmp_path / "weights.safetensors")
+    other = models.build("lenet5")
+    other.load_state_dict(dl.load(tmp_path / "weights.safetensors"))
+    for key, value in model.state_dict().items():
+        assert value.device == "gpu"
+        assert np.array_equal(value.to("cpu").numpy(), other.state_dict()[key].numpy())
+    model.load_state_dict(other.state_dict())
+
+
+def test_gradcheck_runs_on_a_gpu():
+    x, w = (dl.tensor(np.random.default_rng(seed).standard_normal(shape), device="gpu")
+            for seed, shape in ((0, (1, 2, 4, 5)), (1, (3, 2, 2, 3))))
+    dl.gradcheck(lambda x, w: F.conv2d(x, w, padding=1), [x, w])
+
+
+# Training
+
+
+def run(device):
+    dl.manual_seed(0)
+    images = np.random.default_rng(0).standard_normal((50, 1, 32, 32)).astype(np.float32)
+    dataset = dl.data.ArrayDataset(images, np.arange(50) % 10)
+    model = models.build("lenet5").to(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loaders = (dl.data.DataLoader(dataset, 4, shuffle=True, seed=1, device=device), dl.data.DataLoader(dataset, 25))
+    trainer = Trainer(model, optimizer, None, *loaders, epochs=2)
+    return [row["train_loss"] for row in trainer.epochs_to_go(quiet=True)], trainer
+
+
+def test_training_on_a_gpu_is_training():
+    here, there = run("cpu"), run("gpu")
+    assert_close(there[0], here[0], 1e-4)
+    assert next(there[1].model.parameters()).device == "gpu"
+    assert run("gpu")[0] == there[0]  # the same bits
+
+
+def test_a_loader_hands_out_each_batch_once_on_the_gpu():
+    dataset = dl.data.ArrayDataset(np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1), np.arange(10))
+    loader = dl.data.DataLoader(dataset, 4, device="gpu")
+    seen = []
+    for images, labels in loader:
+        assert images.device == labels.device == "gpu"
+        seen.append(labels.to("cpu").numpy().tolist())
+        assert loader.state_dict()["batch"] == len(seen)  # not one ahead, as its copies are
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_too_little_memory_says_which_batch_to_try(monkeypatch):
+    def fails(*_):
+        raise sys.modules["cupy"].cuda.memory.OutOfMemoryError(2**40, 2**30)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", fails)
+    with pytest.raises(dl.DeviceError, match=cases.mentions("GiB", "batch of 4", "batches of 2")):
+        run("gpu")
+
+
+def test_info_names_the_gpu_and_its_versions(capsys):
+    assert main(["info"]) == 0
+    expected = r"GPU: .+, [\d.]+ GiB \([\d.]+ free\), CuPy [\d.]+, driver for CUDA \d+\.\d"
+    assert re.search(expected, capsys.readouterr().out)
