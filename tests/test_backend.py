@@ -142,6 +142,13 @@ def test_a_gpu_beyond_the_last_is_refused_with_their_number(two_gpus):
 # A GPU that is not there
 
 
+def test_importing_minidl_does_not_import_cupy(tmp_path):
+    (tmp_path / "cupy.py").write_text("print('imported')")
+    code = "import minidl, models, minidl.data, minidl.cli; minidl.tensor([1.0]) @ minidl.tensor([2.0]); print('done')"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    assert run_python(code, PYTHONPATH=path).split() == ["done"]
+
+
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_without_cupy_the_error_says_what_to_install(monkeypatch, door):
     monkeypatch.setitem(sys.modules, "cupy", None)  # Python's way to say that there is no such module

@@ -4,6 +4,7 @@ The GPU is a strict stand-in for CuPy that computes on the CPU, with our kernels
 `pytest -m gpu`, a real one.
 """
 
+import importlib
 import re
 import sys
 
@@ -127,6 +128,15 @@ def test_dropout_draws_the_same_on_both():
         return F.dropout(x, 0.4)
 
     check(dropped, Case({"x": np.random.default_rng(0).standard_normal((3, 4, 2))}, {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2}], ids=str)
+def test_a_small_workspace_changes_nothing(monkeypatch, options):
+    room = importlib.import_module("minidl.kernels.gpu.convolution")
+    monkeypatch.setattr(room, "WORKSPACE_BYTES", 1)  # one image at a time
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((4, 4 // options.get("groups", 1), 3, 2))
+    check(F.conv2d, Case({"input": rng.standard_normal((3, 4, 6, 5)), "weight": weight}, options))
 
 
 # Networks

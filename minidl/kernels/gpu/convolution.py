@@ -6,8 +6,9 @@ at once as `WORKSPACE_BYTES` holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import cupy
 
@@ -64,13 +65,13 @@ def conv2d(
     x: cupy.ndarray, weight: cupy.ndarray, windows: Windows, groups: int, bias: cupy.ndarray | None = None
 ) -> cupy.ndarray:
     """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias (K) → (N, K, OH, OW): Y = W · im2col(X) + b."""
-    image, k, size = channels_first(x), len(weight), windows.output_size(x.shape[2:])
-    y = cupy.empty((k, len(x), *size), x.dtype)
-    filters, results = rows(weight).reshape(groups, k // groups, -1), y.reshape(groups, k // groups, len(x), *size)
-    for group, images in _pieces(groups, len(x), prod(weight.shape[1:]) * prod(size) * x.itemsize):
-        part = image.reshape(groups, -1, *image.shape[1:])[group, :, images]
-        product = filters[group] @ _columns(part, windows, size)
-        results[group, :, images] = product.reshape(k // groups, -1, *size)
+    k, size = len(weight), windows.output_size(x.shape[2:])
+    image, filters = _grouped(x, groups), weight.reshape(groups, k // groups, -1)
+
+    def multiply(group: int, images: slice) -> cupy.ndarray:
+        return filters[group] @ _columns(image[group, :, images], windows, size)
+
+    y = _in_pieces(multiply, (groups, k // groups, len(x), *size), x.dtype, filters.shape[2] * prod(size) * x.itemsize)
     if bias is not None:
         y += bias[:, None, None, None]
     return batch_first(y)
@@ -78,32 +79,30 @@ def conv2d(
 
 def conv2d_weight_gradient(g: cupy.ndarray, x: cupy.ndarray, windows: Windows, groups: int) -> cupy.ndarray:
     """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW): G · im2col(X)ᵀ."""
-    outputs, image = channels_first(g), channels_first(x)
-    k, c, size = len(outputs), len(image) // groups, g.shape[2:]
-    dw = cupy.zeros((groups, k // groups, c * prod(windows.kernel)), g.dtype)
+    outputs, image, size = _grouped(g, groups), _grouped(x, groups), g.shape[2:]
+    k, c = g.shape[1] // groups, x.shape[1] // groups
+    dw = cupy.zeros((groups, k, c * prod(windows.kernel)), g.dtype)
     for group, images in _pieces(groups, len(x), dw.shape[2] * prod(size) * x.itemsize):
-        part = image.reshape(groups, c, *image.shape[1:])[group, :, images]
-        gradients = outputs.reshape(groups, k // groups, *outputs.shape[1:])[group, :, images]
-        dw[group] += rows(gradients) @ _columns(part, windows, size).T
-    return dw.reshape(k, c, *windows.kernel)
+        dw[group] += rows(outputs[group, :, images]) @ _columns(image[group, :, images], windows, size).T
+    return dw.reshape(groups * k, c, *windows.kernel)
 
 
 def conv2d_input_gradient(
     g: cupy.ndarray, weight: cupy.ndarray, size: tuple[int, int], windows: Windows, groups: int
 ) -> cupy.ndarray:
     """∂L/∂X (N, C, *size) from g (N, K, OH, OW): col2im(Wᵀ · G)."""
-    outputs, (k, c) = channels_first(g), weight.shape[:2]
-    filters, dx = rows(weight).reshape(groups, k // groups, -1), cupy.empty((groups, c, len(g), *size), g.dtype)
-    for group, images in _pieces(groups, len(g), filters.shape[2] * prod(g.shape[2:]) * g.itemsize):
-        gradients = outputs.reshape(groups, k // groups, *outputs.shape[1:])[group, :, images]
-        columns = filters[group].T @ rows(gradients)
-        n = gradients.shape[1]
-        if windows.kernel == windows.stride == (1, 1) and not any(map(any, windows.padding)):
-            pixels = columns.reshape(c, n, *size)
-        else:
-            pixels = COL2IM(columns, *geometry(n, size, windows), size=c * n * prod(size)).reshape(c, n, *size)
-        dx[group, :, images] = pixels
-    return batch_first(dx.reshape(groups * c, len(g), *size))
+    outputs, c = _grouped(g, groups), weight.shape[1]
+    filters = weight.reshape(groups, len(weight) // groups, -1)
+
+    def multiply_and_add(group: int, images: slice) -> cupy.ndarray:
+        gradients = outputs[group, :, images]
+        columns, n = filters[group].T @ rows(gradients), gradients.shape[1]
+        if _own_columns(windows):
+            return columns
+        return COL2IM(columns, *geometry(n, size, windows), size=c * n * prod(size))
+
+    image_bytes = filters.shape[2] * prod(g.shape[2:]) * g.itemsize
+    return batch_first(_in_pieces(multiply_and_add, (groups, c, len(g), *size), g.dtype, image_bytes))
 
 
 def conv2d_bias_gradient(g: cupy.ndarray) -> cupy.ndarray:
@@ -111,18 +110,43 @@ def conv2d_bias_gradient(g: cupy.ndarray) -> cupy.ndarray:
     return rows(channels_first(g)).sum(axis=1)
 
 
-def _pieces(groups: int, n: int, image_bytes: int) -> Iterator[tuple[int, slice]]:
+def _grouped(x: cupy.ndarray, groups: int) -> cupy.ndarray:
+    """x (N, C, H, W) as (groups, C/groups, N, H, W)."""
+    image = channels_first(x)
+    return image.reshape(groups, len(image) // groups, *image.shape[1:])
+
+
+def _pieces(groups: int, n: int, image_bytes: int) -> list[tuple[int, slice]]:
     """What goes through a product at once: a group, and images whose columns the workspace holds."""
     images = max(1, WORKSPACE_BYTES // max(1, image_bytes))
-    return ((group, slice(start, start + images)) for group in range(groups) for start in range(0, n, images))
+    return [(group, slice(start, start + images)) for group in range(groups) for start in range(0, n, images)]
+
+
+def _in_pieces(
+    function: Callable[[int, slice], cupy.ndarray], shape: tuple[int, ...], dtype: Any, image_bytes: int
+) -> cupy.ndarray:
+    """The result of `shape` = (groups, C, N, H, W) as (groups · C, N, H, W), a piece of it at a time."""
+    groups, c, n, *size = shape
+    pieces = _pieces(groups, n, image_bytes)
+    if len(pieces) == 1:
+        return function(*pieces[0]).reshape(c, n, *size)
+    whole = cupy.empty(shape, dtype)
+    for group, images in pieces:
+        part = whole[group, :, images]
+        part[...] = function(group, images).reshape(part.shape)
+    return whole.reshape(groups * c, n, *size)
+
+
+def _own_columns(windows: Windows) -> bool:
+    """Whether an image is its own columns."""
+    return windows.kernel == windows.stride == (1, 1) and not any(map(any, windows.padding))
 
 
 def _columns(image: cupy.ndarray, windows: Windows, size: tuple[int, int]) -> cupy.ndarray:
-    """im2col of image (C, N, H, W): (C·KH·KW, N·OH·OW); the image itself where it is its own columns, as for 1 × 1."""
-    c, n, *pixels = image.shape
-    if windows.kernel == windows.stride == (1, 1) and not any(map(any, windows.padding)):
+    """im2col of image (C, N, H, W): (C·KH·KW, N·OH·OW)."""
+    if _own_columns(windows):
         return rows(image)
+    c, n, *pixels = image.shape
     taps = c * prod(windows.kernel)
-    image = cupy.ascontiguousarray(image)
-    columns = IM2COL(image, *geometry(n, pixels, windows), size=taps * n * prod(size))
+    columns = IM2COL(cupy.ascontiguousarray(image), *geometry(n, pixels, windows), size=taps * n * prod(size))
     return columns.reshape(taps, n * prod(size))
