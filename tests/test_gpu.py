@@ -139,6 +139,13 @@ def test_a_small_workspace_changes_nothing(monkeypatch, options):
     check(F.conv2d, Case({"input": rng.standard_normal((3, 4, 6, 5)), "weight": weight}, options))
 
 
+def test_what_is_joined_lies_as_a_convolution_left_it():
+    x = dl.tensor(np.ones((2, 3, 5, 4)), device="gpu")
+    branches = [F.conv2d(x, dl.tensor(np.ones((k, 3, 1, 1)), device="gpu")) for k in (2, 3)]
+    joined = F.cat(branches, dim=1).data
+    assert joined.swapaxes(0, 1).flags.c_contiguous and branches[0].data.swapaxes(0, 1).flags.c_contiguous
+
+
 # Networks
 
 NETWORKS = [

@@ -86,7 +86,11 @@ def concatenate(*arrays, dim):
         place = tuple(place)
         return lambda g: g[place]
 
-    return array_module(arrays[0]).concatenate(arrays, axis=dim), tuple(gradient(i) for i in range(len(arrays)))
+    # Joined as the first lies in memory, which CuPy would not keep: the next operation finds what it likes best.
+    order = sorted(range(len(first)), key=lambda axis: -arrays[0].strides[axis])
+    turned = [array.transpose(order) for array in arrays]
+    y = array_module(arrays[0]).concatenate(turned, axis=order.index(dim % len(first)))
+    return y.transpose([order.index(axis) for axis in range(len(first))]), tuple(map(gradient, range(len(arrays))))
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
