@@ -1,7 +1,6 @@
 """Convolution by tiled im2col: the column matrix is built a block of output rows at a time, so that it stays in the
-cache, and each block is one matrix product. With activations in `layout`'s order, copies and products run over long
-contiguous rows, and the result of a product is the next activation as it lies.
-"""
+cache, and each block is one matrix product. Activations in `layout`'s order make the rows long, and the result of a
+product the next activation."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded
 from .threads import PRODUCT_BYTES, parallel
 
 TILE_BYTES = 1 << 20
-"""The size of a block of columns: about a core's second-level cache."""
+"""The size of a block of columns: about a core's second-level cache. Half of it for fewer than 16 filters: so few
+products do not hide what has to be read from further away."""
 
 FEWEST_COLUMNS = 192
 """In a tile: with fewer, reading the filters takes longer than multiplying by them."""
@@ -43,7 +43,7 @@ def conv2d(
             outputs += bias.reshape(groups, k // groups, 1)[group]
 
     work = patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
-    parallel(multiply, product(range(groups), _tiles(patches[0], n)), work)
+    parallel(multiply, product(range(groups), _tiles(patches[0], n, k // groups)), work)
     return batch_first(y.reshape(k, *size, n))
 
 
@@ -59,7 +59,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     large = c * kh * kw * (k // groups) * g.itemsize > TILE_BYTES // 2  # then adding up parts takes too long
     block = max(1, min(-(-c // 2) if large else c, TILE_BYTES // (PRODUCT_WIDTH * kh * kw * g.itemsize)))
     blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
-    tiles = _tiles(patches[0, :block], n)
+    tiles = _tiles(patches[0, :block], n, k // groups)
     parts = 1 if large else max(1, min(len(tiles), PARTS // (groups * len(blocks))))
     runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
     sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
@@ -129,10 +129,11 @@ Tile = tuple[slice, slice, slice]
 """Output rows, or columns of them, whose columns are built and multiplied at once; and both counted as (OH, OW, N)."""
 
 
-def _tiles(patches: np.ndarray, n: int) -> list[Tile]:
+def _tiles(patches: np.ndarray, n: int, filters: int) -> list[Tile]:
     """Tiles of patches (C, KH, KW, OH, OW), of about the same size and even in number: two threads end together."""
     c, kh, kw, oh, ow = patches.shape
-    most = max(TILE_BYTES // max(1, c * kh * kw * patches.itemsize), -(-FEWEST_COLUMNS // n))
+    size = TILE_BYTES if filters >= 16 else TILE_BYTES // 2
+    most = max(size // max(1, c * kh * kw * patches.itemsize), -(-FEWEST_COLUMNS // n))
     down, across = -(-oh // max(1, most // ow)), -(-ow // most)
     if down * across % 2 and patches.size * patches.itemsize >= TILE_BYTES // 4:
         down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))

@@ -98,10 +98,18 @@ def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) 
     """∂L/∂x of y = sum_pool2d(x): each pixel gets the sum of g over the windows that see it."""
     g, taps = settle(g), windows.taps(size)
     dx = full((*g.shape[:2], *size), 0, g.dtype)
+    seen_once = all(stride >= reach for stride, reach in zip(windows.stride, windows.reach))
 
     def scatter(channels: slice) -> None:
+        sums, gradients = dx[:, channels], g[:, channels]
+        if seen_once:
+            sums, gradients = (as_pixels(array.transpose(1, 2, 3, 0)) for array in (sums, gradients))
         for _, _, outputs, pixels in taps:
-            dx[:, channels][pixels] += g[:, channels][outputs]
+            if seen_once:
+                sums[pixels] = gradients[outputs]
+            else:
+                sums[pixels] += gradients[outputs]
 
-    parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES * prod(windows.kernel))
+    if dx.size:
+        parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES * prod(windows.kernel))
     return dx
