@@ -250,3 +250,10 @@ def test_info_names_the_gpu_and_its_versions(capsys):
     assert main(["info"]) == 0
     expected = r"GPU: .+, [\d.]+ GiB \([\d.]+ free\), CuPy [\d.]+, driver for CUDA \d+\.\d"
     assert re.search(expected, capsys.readouterr().out)
+
+
+def test_a_whole_number_on_the_gpu_is_an_index():
+    assert [10, 20, 30][dl.tensor(1, device="gpu")] == 20
+    for wrong in (dl.tensor(1.0, device="gpu"), dl.tensor([1], device="gpu")):
+        with pytest.raises(TypeError, match="only a whole number can be an index"):
+            [10, 20, 30][wrong]
