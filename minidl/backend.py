@@ -40,6 +40,11 @@ def is_array(value: Any) -> bool:
     return cupy is not None and isinstance(value, cupy.ndarray)
 
 
+def memory_order(array: Array) -> list[int]:
+    """The axes of an array as they lie in memory, the longest stride first."""
+    return sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+
+
 def device_of(array: Array) -> str:
     """``"cpu"``, ``"gpu"`` or ``"gpu:1"``: where `array` lives."""
     if isinstance(array, (np.ndarray, np.generic)):

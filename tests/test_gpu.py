@@ -32,7 +32,7 @@ from minidl import kernels, nn, optim
 from minidl.cli import main
 from minidl.training import Trainer
 
-ROOMS = ("minidl.kernels.gpu", "cupy", "cupyx")
+ROOMS = ("minidl.kernels.gpu", "cupy")
 
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)], autouse=True)

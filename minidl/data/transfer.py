@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,13 +30,16 @@ def moved(batches: Iterable[tuple[np.ndarray, ...]], device: str) -> Iterator[Ba
 
 class _Copier:
     def __init__(self, device: str):
+        import cupyx  # only where there is a GPU
+
+        self.empty_pinned = cupyx.empty_pinned
         self.cupy, self.device = gpu(device)
         with self.device:
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
 
     def send(self, batch: tuple[np.ndarray, ...]) -> tuple[Batch, Any, list[np.ndarray]]:
         """Start copying: the arrays that the batch arrives in, the event of its arrival, what is read until then."""
-        locked = [importlib.import_module("cupyx").empty_pinned(array.shape, array.dtype) for array in batch]
+        locked = [self.empty_pinned(array.shape, array.dtype) for array in batch]
         with self.device:
             arrays = tuple(self.cupy.empty(array.shape, array.dtype) for array in batch)
             # What lay in this memory before may still be computed on.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..autograd import Tensor, differentiable
-from ..backend import array_module, is_array
+from ..backend import array_module, is_array, memory_order
 
 
 @differentiable
@@ -87,7 +87,7 @@ def concatenate(*arrays, dim):
         return lambda g: g[place]
 
     # Joined as the first lies in memory, which CuPy would not keep: the next operation finds what it likes best.
-    order = sorted(range(len(first)), key=lambda axis: -arrays[0].strides[axis])
+    order = memory_order(arrays[0])
     turned = [array.transpose(order) for array in arrays]
     y = array_module(arrays[0]).concatenate(turned, axis=order.index(dim % len(first)))
     return y.transpose([order.index(axis) for axis in range(len(first))]), tuple(map(gradient, range(len(arrays))))

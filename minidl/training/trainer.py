@@ -107,12 +107,7 @@ class Trainer:
                 left -= 1
                 stopped = stop()
                 if device == "cpu" or stopped or left == 0 or len(unread) == READ_EVERY:
-                    for loss, correct, count in unread:
-                        self._check_finite("the loss", value := loss.item())
-                        sums.loss += value * count
-                        sums.correct += int(correct)
-                        sums.images += count
-                        bar.update(count)
+                    bar.update(self._read(unread))
                     unread.clear()
                     sums.seconds += time.perf_counter() - started
                     started = time.perf_counter()
@@ -122,11 +117,21 @@ class Trainer:
                     return False
         return True
 
+    def _read(self, batches: list[tuple[Tensor, Tensor, int]]) -> int:
+        """Add up the losses and the right answers of batches, for which a GPU has to be waited for; their images."""
+        before, sums = self._epoch_so_far.images, self._epoch_so_far
+        for loss, correct, count in batches:
+            self._check_finite("the loss", value := loss.item())
+            sums.loss += value * count
+            sums.correct += int(correct)
+            sums.images += count
+        return sums.images - before
+
     def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(images)
         logits = output[0] if isinstance(output, tuple) else output
         loss = self.criterion(output, labels)
-        if loss.device == "cpu":
+        if loss.device == "cpu":  # before a weight changes; a GPU would stand still meanwhile
             self._check_finite("the loss", loss.item())
         self.optimizer.zero_grad()
         loss.backward()

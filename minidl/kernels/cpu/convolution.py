@@ -36,7 +36,7 @@ def conv2d(
     """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias (K) → (N, K, OH, OW)."""
     size = windows.output_size(x.shape[2:])
     algorithm = _choose(len(x), weight.shape, size, windows, groups)
-    if not len(x):
+    if not len(x):  # pixels of no images would have no size
         return np.empty((0, len(weight), *size), x.dtype)
     if algorithm == "winograd":
         return winograd.conv2d(x, weight, windows, bias)

@@ -61,7 +61,7 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
     blocks = [slice(start, min(start + block, c)) for start in range(0, c, block)]
     tiles = _tiles(patches[0, :block], n, k // groups)
     parts = 1 if large else max(1, min(len(tiles), PARTS // (groups * len(blocks))))
-    runs = [tiles[i * len(tiles) // parts : (i + 1) * len(tiles) // parts] for i in range(parts)]
+    runs = [tiles[start:stop] for start, stop in cuts(len(tiles), parts)]
     sums = np.zeros((parts, groups, c, kh * kw, k // groups), g.dtype)
 
     def multiply(group: int, channels: slice, part: int) -> None:
@@ -97,10 +97,10 @@ def conv2d_input_gradient(
     block = max(1, min(most, c if c * oh <= most else -(-c // 2)))
 
     def multiply_and_add(group: int, start: int, stop: int) -> None:
-        transposed = filters[group, :, start:stop].reshape(kh * (stop - start) * kw, k // groups)
+        weights = filters[group, :, start:stop].reshape(kh * (stop - start) * kw, k // groups)
         rows = np.zeros((size[0] + top + bottom, (stop - start) * kw, ow * n), g.dtype)
         for i in range(oh):
-            products = np.matmul(transposed, outputs[group, :, i])
+            products = np.matmul(weights, outputs[group, :, i])
             rows[i * stride : i * stride + reach : dilation] += products.reshape(kh, (stop - start) * kw, ow * n)
         inside = rows[top : top + size[0]].reshape(size[0], stop - start, kw, ow, n).transpose(2, 4, 1, 0, 3)
         image = batch_first(dx[group * c + start : group * c + stop])

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...backend import memory_order
 from .threads import parallel
 
 BLOCK_BYTES = 1 << 21
 """A part of an array that stays in the cache while it is gone through several times, and keeps one NumPy call busy for
 so long that another thread can wake up meanwhile: where calls are short, the thread that has the interpreter lock gets
 it again and again."""
-
 
 ROWS = 8
 """Of a matrix, transposed at a time."""
@@ -88,7 +88,7 @@ def in_memory_order(
 
     Copies only what lies otherwise.
     """
-    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    order = memory_order(x)
     shape = tuple(x.shape[axis] for axis in order)
     back = np.argsort(order)
     flat = [np.ascontiguousarray(array.transpose(order)).reshape(-1) for array in (x, *others)]
@@ -118,16 +118,3 @@ def padded(image: np.ndarray, padding: tuple[tuple[int, int], tuple[int, int]]) 
 
     parallel(fill, blocks(whole), 2 * whole.nbytes)
     return whole
-
-
-def by_remainder(width: int, stride: int, before: int, count: int) -> Iterator[tuple[int, slice, slice]]:
-    """How the columns of an image, `before` of padding in front, are sorted by their remainder by `stride`.
-
-    (remainder, places, columns): those columns of the image go to those of the `count` places of that remainder. What
-    neighbouring windows read at the same offset then lies together.
-    """
-    for remainder in range(stride):
-        start = -(-max(0, before - remainder) // stride)
-        columns = range(start * stride + remainder - before, width, stride)[: max(0, count - start)]
-        if columns:
-            yield remainder, slice(start, start + len(columns)), slice(columns.start, columns[-1] + 1, stride)

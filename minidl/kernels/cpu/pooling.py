@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from ..windows import Windows
-from .layout import as_pixels, batch_first, batch_last, blocks, by_remainder, full, settle
+from .layout import as_pixels, batch_first, batch_last, blocks, full, settle
 from .threads import parallel
 
 PASSES = 1
@@ -50,7 +50,7 @@ def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Wi
             total += gradients[channels] * hit
         top, (h, w) = windows.padding[0][0], x.shape[2:]
         pixels, sorted_pixels = as_pixels(dx[channels]), as_pixels(sums)
-        for remainder, places, columns in by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
+        for remainder, places, columns in _by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
             rows = sorted_pixels[:, top : top + h, remainder, places]
             pixels[:, : rows.shape[1], columns] = rows
 
@@ -66,9 +66,22 @@ def _sorted(image: np.ndarray, windows: Windows, outside: float) -> np.ndarray:
     shape = (c, (oh - 1) * stride[0] + windows.reach[0], stride[1], ow + (windows.reach[1] - 1) // stride[1], n)
     values = np.full(shape, outside, image.dtype)
     lines, sorted_lines = as_pixels(image[:, : shape[1] - top]), as_pixels(values)
-    for remainder, places, columns in by_remainder(w, stride[1], left, shape[3]):
+    for remainder, places, columns in _by_remainder(w, stride[1], left, shape[3]):
         sorted_lines[:, top : top + lines.shape[1], remainder, places] = lines[:, :, columns]
     return values
+
+
+def _by_remainder(width: int, stride: int, before: int, count: int) -> Iterator[tuple[int, slice, slice]]:
+    """How the columns of an image, `before` of padding in front, are sorted by their remainder by `stride`.
+
+    (remainder, places, columns): those columns of the image go to those of the `count` places of that remainder. What
+    neighbouring windows read at the same offset then lies together.
+    """
+    for remainder in range(stride):
+        start = -(-max(0, before - remainder) // stride)
+        columns = range(start * stride + remainder - before, width, stride)[: max(0, count - start)]
+        if columns:
+            yield remainder, slice(start, start + len(columns)), slice(columns.start, columns[-1] + 1, stride)
 
 
 def _taps(values: np.ndarray, windows: Windows, size: tuple[int, ...]) -> Iterator[np.ndarray]:

@@ -108,7 +108,7 @@ def _blas_libraries() -> list[tuple[Callable[[], int], Callable[[int], object]]]
 
 def _ask_and_set(library: Any) -> tuple[Callable[[], int], Callable[[int], object]]:
     # threadpoolctl 3.8 sets OpenBLAS's number for the thread that did so first and no other, since a process has but
-    # one. Here a lock does that work, so we call OpenBLAS ourselves, which takes a fifth of the time as well.
+    # one. Here a lock does that work, so we call OpenBLAS ourselves, which is quicker, too.
     if library.internal_api == "openblas" and library.threading_layer != "openmp":
         for name in library.check_symbols:
             if hasattr(library.dynlib, name):

@@ -8,7 +8,7 @@ import numpy as np
 
 from .threads import parallel
 
-PIECE = 1 << 18
+PIECE = 1 << 17
 """Entries updated at a time."""
 
 

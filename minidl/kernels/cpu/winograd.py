@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..windows import Windows
-from .layout import as_numbers, as_pixels, batch_first, batch_last, padded
+from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded
 from .product import matmul
 from .threads import parallel
 
@@ -35,7 +35,8 @@ INPUTS = 6
 
 ENTRIES = INPUTS * INPUTS
 BLOCK_BYTES, FEWEST_TILES = 1 << 25, 192
-"""What goes through the products together stays in the cache, unless it were too little for a product to be fast."""
+"""What goes through the products together: with less, products are narrow, and threads wait for one another between the
+steps more often than the cache saves."""
 
 CHUNKS = 8
 """Into which the channels are cut where tiles are gathered and put back."""
@@ -104,8 +105,7 @@ def _blocks(outputs: tuple[int, ...], channels: int) -> Iterator[Block]:
 
 
 def _chunks(channels: int) -> Iterator[tuple[slice]]:
-    chunk = -(-channels // CHUNKS)
-    return ((slice(start, min(start + chunk, channels)),) for start in range(0, channels, chunk or 1))
+    return ((slice(start, stop),) for start, stop in cuts(channels, CHUNKS))
 
 
 def _whole_tiles(x: np.ndarray, padding: Iterable[tuple[int, int]], outputs: Sequence[int], side: int) -> np.ndarray:

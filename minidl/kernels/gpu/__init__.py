@@ -2,8 +2,9 @@
 
 from .convolution import conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient
 from .normalization import normalize_channels, normalize_channels_gradient, scale_channels
-from .pointwise import matmul, pointwise
+from .pointwise import pointwise
 from .pooling import max_pool2d, max_pool2d_gradient, sum_pool2d, sum_pool2d_gradient
+from .product import matmul
 from .response import local_response_norm, local_response_norm_gradient
 from .update import sgd
 

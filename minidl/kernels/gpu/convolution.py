@@ -13,7 +13,7 @@ from typing import Any
 import cupy
 
 from ..windows import Windows
-from .geometry import GEOMETRY, geometry
+from .geometry import GEOMETRY, geometry, sum_of_windows
 from .layout import batch_first, channels_first, rows
 
 WORKSPACE_BYTES = 1 << 30
@@ -38,24 +38,10 @@ IM2COL = cupy.ElementwiseKernel(
 
 COL2IM = cupy.ElementwiseKernel(
     f"raw T columns, {GEOMETRY}", "T pixel",
-    """
-    long long rest = i;
-    const int s = rest % w;  rest /= w;
-    const int r = rest % h;  rest /= h;
-    const int b = rest % images;
-    const long long c = rest / images;
-    T sum = 0;
-    for (int k = 0; k < kh; ++k) {
-        const int y = r + top - k * dh;
-        if (y < 0 || y % sh || y / sh >= oh) continue;
-        for (int l = 0; l < kw; ++l) {
-            const int x = s + left - l * dw;
-            if (x < 0 || x % sw || x / sw >= ow) continue;
-            sum += columns[((((c * kh + k) * kw + l) * images + b) * oh + y / sh) * ow + x / sw];
-        }
-    }
-    pixel = sum;
-    """,
+    sum_of_windows("""
+            const long long c = plane / images, b = plane % images;
+            sum += columns[((((c * kh + k) * kw + l) * images + b) * oh + y) * ow + x];
+    """),
     "minidl_col2im",
 )
 """The pixels (C, N, H, W) that columns (C, KH, KW, N, OH, OW) are added to."""

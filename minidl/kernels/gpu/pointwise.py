@@ -12,8 +12,3 @@ def pointwise(function: Callable[..., object], *arrays: cupy.ndarray, passes: in
     result = cupy.empty_like(arrays[-1], dtype=arrays[0].dtype)
     function(*arrays, out=result)
     return result
-
-
-def matmul(a: cupy.ndarray, b: cupy.ndarray) -> cupy.ndarray:
-    """a (…, M, K) · b (…, K, N) → (…, M, N), broadcasting the leading axes as NumPy does."""
-    return cupy.matmul(a, b)

@@ -10,62 +10,24 @@ from math import prod
 import cupy
 
 from ..windows import Windows
-from .geometry import GEOMETRY, geometry
+from .geometry import GEOMETRY, geometry, over_window, sum_of_windows
 from .layout import batch_first, channels_first
-
-WINDOW = """
-    long long rest = i;
-    const int x = rest % ow;  rest /= ow;
-    const int y = rest % oh;
-    const long long first = rest / oh * h * w;
-    for (int k = 0; k < kh; ++k) {
-        const int r = y * sh - top + k * dh;
-        if (r < 0 || r >= h) continue;
-        for (int l = 0; l < kw; ++l) {
-            const int s = x * sw - left + l * dw;
-            if (s < 0 || s >= w) continue;
-            const T value = image[first + (long long)r * w + s];
-            EACH
-        }
-    }
-"""
-"""EACH pixel of the window of output i, row by row."""
-
-SEEN = """
-    long long rest = i;
-    const int s = rest % w;  rest /= w;
-    const int r = rest % h;
-    const long long plane = rest / h, first = plane * h * w;
-    T sum = 0;
-    for (int k = 0; k < kh; ++k) {
-        const int y = (r + top - k * dh) / sh;
-        if (r + top - k * dh < 0 || (r + top - k * dh) % sh || y >= oh) continue;
-        for (int l = 0; l < kw; ++l) {
-            const int x = (s + left - l * dw) / sw;
-            if (s + left - l * dw < 0 || (s + left - l * dw) % sw || x >= ow) continue;
-            const long long window = (plane * oh + y) * ow + x;
-            EACH
-        }
-    }
-    pixel = sum;
-"""
-"""EACH window that sees pixel i, which lies at its offset (k, l)."""
 
 MAX_POOL = cupy.ElementwiseKernel(
     f"raw T image, {GEOMETRY}", "T largest",
     "T best = 0; bool empty = true;"
-    + WINDOW.replace("EACH", "if (empty || value > best || value != value) best = value; empty = false;")
+    + over_window("if (empty || value > best || value != value) best = value; empty = false;")
     + "largest = best;",
     "minidl_max_pool2d",
 )
 SUM_POOL = cupy.ElementwiseKernel(
     f"raw T image, {GEOMETRY}", "T total",
-    "T sum = 0;" + WINDOW.replace("EACH", "sum += value;") + "total = sum;",
+    "T sum = 0;" + over_window("sum += value;") + "total = sum;",
     "minidl_sum_pool2d",
 )
 MAX_POOL_GRADIENT = cupy.ElementwiseKernel(
     f"raw T g, raw T image, raw T maxima, {GEOMETRY}", "T pixel",
-    SEEN.replace("EACH", """
+    sum_of_windows("""
             const T largest = maxima[window];
             if (image[i] != largest) continue;
             bool taken = false;  // by a pixel of the window that comes before
@@ -78,7 +40,7 @@ MAX_POOL_GRADIENT = cupy.ElementwiseKernel(
     "minidl_max_pool2d_gradient",
 )
 SUM_POOL_GRADIENT = cupy.ElementwiseKernel(
-    f"raw T g, {GEOMETRY}", "T pixel", SEEN.replace("EACH", "sum += g[window];"), "minidl_sum_pool2d_gradient"
+    f"raw T g, {GEOMETRY}", "T pixel", sum_of_windows("sum += g[window];"), "minidl_sum_pool2d_gradient"
 )
 
 
