@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from . import functional, nn, optim
 from .autograd import Tensor, backward_steps, is_grad_enabled, no_grad, tensor
-from .backend import DeviceError, device, get_device, manual_seed, set_device
+from .backend import (
+    DeviceError,
+    device,
+    get_device,
+    get_float32_matmul_precision,
+    manual_seed,
+    set_device,
+    set_float32_matmul_precision,
+)
 from .check import gradcheck
 from .io import load, save
 from .kernels.cpu.threads import get_num_threads, set_num_threads
@@ -27,7 +35,8 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
-    "DeviceError", "Tensor", "backward_steps", "data", "device", "functional", "get_device", "get_num_threads",
+    "DeviceError", "Tensor", "backward_steps", "data", "device", "functional", "get_device",
+    "get_float32_matmul_precision", "get_num_threads",
     "gradcheck", "is_grad_enabled", "load", "manual_seed", "nn", "no_grad", "optim", "save", "set_device",
-    "set_num_threads", "summary", "tensor",
+    "set_float32_matmul_precision", "set_num_threads", "summary", "tensor",
 ]

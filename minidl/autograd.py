@@ -21,6 +21,7 @@ import numpy as np
 
 from .backend import Array, DeviceError, array_module, device_of, get_device, is_array, to_device
 from .inplace import Guard, Version, same_memory
+from .kernels import kernels_of
 
 Operand = Union["Tensor", Array, float]
 Self = TypeVar("Self", bound="Tensor")
@@ -287,7 +288,7 @@ def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[St
             contribution = node.input_gradient(index, g)
             input_gradients.append(contribution)
             if source in pending:
-                pending[source] = pending[source] + contribution
+                pending[source] = kernels_of(g).pointwise(array_module(g).add, pending[source], contribution)
                 borrowed.discard(source)
             else:
                 pending[source] = contribution

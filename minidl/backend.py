@@ -210,6 +210,28 @@ def _gpu_count() -> int:
     return count
 
 
+PRECISIONS = ("highest", "high", "medium")
+_precision = PRECISIONS[0]
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """How precise a GPU's products of float32 matrices are, as in PyTorch; convolutions are such products too.
+
+    ``"highest"``, the default: float32. ``"high"``: TF32, whose factors have 10 bits after the point.
+    ``"medium"``: bfloat16, with 7. Sums are always float32, and so is everything on the CPU. For float16 give the
+    tensors that dtype. Raises ValueError for another word.
+    """
+    global _precision
+    if precision not in PRECISIONS:
+        raise ValueError(f"the precision of products is one of {', '.join(PRECISIONS)}; got {precision!r}")
+    _precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """What `set_float32_matmul_precision` was told last; ``"highest"`` if nothing."""
+    return _precision
+
+
 # ---------------------------------------------------------------------------------------------
 # Random numbers: drawn on the CPU and transferred, so that a seed means the same on every device
 # ---------------------------------------------------------------------------------------------

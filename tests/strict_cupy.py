@@ -6,6 +6,7 @@ arrays in CuPy's functions, writing to what is broadcast. Fresh memory is full o
 really run (see `strict_cupy_kernels`); that NVRTC accepts them, and how fast they are, only CUDA can tell.
 """
 
+import ctypes
 import functools
 import inspect
 import shutil
@@ -13,12 +14,16 @@ import sys
 import time
 import types
 import warnings
+import weakref
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 
 import numpy as np
 
 NUMBERS = (int, float, complex, np.number, np.bool_)
+
+ALIVE = weakref.WeakValueDictionary()
+"""All arrays of ours by id, since a kernel may reach memory by its address."""
 
 silent = np.errstate(all="ignore")
 """Decorates what computes: a GPU never warns."""
@@ -51,6 +56,48 @@ def compiler():
     return next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 
 
+# Graphs
+
+
+CAPTURED = []
+"""The steps of the graph that is being captured, in a list; none if there is none."""
+
+
+def remember(step):
+    """`step`, which the graph that is being captured does in each launch."""
+    if CAPTURED:
+        CAPTURED[0].append(step)
+    return step
+
+
+def remembered(compute, result):
+    """`result`, which `compute` gave, as NumPy's arrays, and will give anew in each launch."""
+    def again():
+        for ours, values in zip(*(x if isinstance(x, (tuple, list)) else [x] for x in (result, compute()))):
+            ours._array[...] = values
+
+    remember(again)
+    return result
+
+
+def refuse_capture(what):
+    if CAPTURED:
+        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing: "
+                               f"{what}")
+
+
+class Graph:
+    """What was computed between `begin_capture` and `end_capture`: not then, but whenever it is launched."""
+
+    def __init__(self, steps):
+        self._steps = steps
+
+    def launch(self, stream=None):
+        refuse_capture("launch")
+        for step in self._steps:
+            step()
+
+
 # From NumPy's arrays to ours and back
 
 
@@ -60,6 +107,7 @@ def new(array, base=None):
         raise ValueError(f"Unsupported dtype {array.dtype}")
     self = object.__new__(ndarray)
     self._array, self._base = array, base
+    ALIVE[id(self)] = self
     MEMORY._used += self._allocated()
     return self
 
@@ -235,8 +283,9 @@ def declared(name, parameters, function):
             else:
                 named[key] = value
         sources = list(_ours((*positional, *named.values())))
-        result = _run(function, raw(positional), {key: raw(value) for key, value in named.items()})
-        return result if name in NOT_ARRAYS else wrapped(result, sources, name in KEEP_ORDER)
+        compute = functools.partial(_run, function, raw(positional), {key: raw(x) for key, x in named.items()})
+        result = compute()
+        return result if name in NOT_ARRAYS else remembered(compute, wrapped(result, sources, name in KEEP_ORDER))
 
     call.__name__, call.__signature__ = name, signature
     return call
@@ -267,8 +316,11 @@ class ufunc:
         if out is not None and not isinstance(out, ndarray):
             raise TypeError(f"Output arguments must be cupy.ndarray, not {type(out)}")
         options = {"out": None if out is None else out._array, "dtype": dtype, "casting": casting, "order": "C"}
-        result = _run(self._numpy, map(operand, args[: self.nin]), options)
-        return wrapped(result) if out is None else out
+        compute = functools.partial(_run, self._numpy, list(map(operand, args[: self.nin])), options)
+        if out is None:
+            return remembered(compute, wrapped(compute()))
+        remember(compute)()
+        return out
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
         method = {"add": "sum", "multiply": "prod"}.get(self._key)
@@ -280,7 +332,7 @@ class ufunc:
     def at(self, a, indices, b=None):
         if a.dtype.name not in self._ATOMIC.get(self._key, "").split():
             raise (TypeError if self._key in self._ATOMIC else NotImplementedError)(f"{self.name}.at of {a.dtype}")
-        self._numpy.at(a._array, _index(indices), raw(b))
+        remember(functools.partial(self._numpy.at, a._array, _index(indices), raw(b)))()
 
 
 # Arrays
@@ -320,6 +372,7 @@ class ndarray:
         return types.SimpleNamespace(**flags, owndata=self._base is None)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        refuse_capture("get")
         if out is None:
             return self._array.copy(order=order)
         if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (self.dtype, self.shape):
@@ -328,6 +381,7 @@ class ndarray:
         return out
 
     def set(self, arr, stream=None):
+        refuse_capture("set")
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
             raise TypeError(f"only a numpy.ndarray of {self.dtype} can be set")
         if arr.shape != self.shape:
@@ -337,21 +391,25 @@ class ndarray:
         self._array[...] = arr
 
     def fill(self, value):
-        self._array.fill(operand(value))
+        remember(functools.partial(self._array.fill, operand(value)))()
 
     def dot(self, b, out=None):
         return dot(self, b, out)
 
     def item(self):
+        refuse_capture("item")
         return self._array.item()
 
     def tolist(self):
+        refuse_capture("tolist")
         return self._array.tolist()
 
     def __getitem__(self, index):
         index = _index(index)
-        result = self._array[index]
-        return wrapped(result.copy() if any(map(_is_list, index)) else result, [self])
+        if not any(map(_is_list, index)):
+            return wrapped(self._array[index], [self])
+        compute = functools.partial(self._array.__getitem__, index)
+        return remembered(compute, wrapped(compute()))
 
     @silent
     def __setitem__(self, index, value):
@@ -360,7 +418,7 @@ class ndarray:
             places = np.arange(self.size).reshape(self.shape)[index]
             if np.unique(places).size < places.size:
                 raise ValueError("x[index] = values with a place twice in index: CuPy does not say which value stays")
-        self._array[index] = value
+        remember(functools.partial(self._array.__setitem__, index, value))()
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
@@ -399,8 +457,9 @@ def _populate():
     """Gives `ndarray` what NumPy's arrays have: attributes, conversions, methods and operators."""
     for name in ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides"):
         setattr(ndarray, name, property(lambda self, name=name: getattr(self._array, name)))
-    for name in ("__len__", "__bool__", "__int__", "__float__", "__repr__", "__str__"):
-        setattr(ndarray, name, lambda self, name=name: getattr(self._array, name)())
+    for name in ("__bool__", "__int__", "__float__", "__repr__", "__str__"):
+        setattr(ndarray, name, lambda self, name=name: refuse_capture(name) or getattr(self._array, name)())
+    ndarray.__len__ = lambda self: len(self._array)
     functions = dict(table(FUNCTIONS))
     like = [(name, "self" + functions[name].removeprefix("a")) for name in METHODS_LIKE_FUNCTIONS]
     for name, parameters in [*table(METHODS), *like]:
@@ -430,7 +489,10 @@ _populate()
 @silent
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
     copied = True if copy or isinstance(obj, np.ndarray) else None  # NumPy's memory is never shared
-    return wrapped(np.array(_transferred(obj), dtype, copy=copied, order=order, ndmin=ndmin), list(_ours([obj])), True)
+    if not isinstance(obj, ndarray):
+        refuse_capture("array of what is not on the GPU")
+    compute = functools.partial(np.array, _transferred(obj), dtype, copy=copied, order=order, ndmin=ndmin)
+    return remembered(compute, wrapped(compute(), list(_ours([obj])), True))
 
 
 def _transferred(obj):
@@ -456,20 +518,25 @@ def where(condition, x=None, y=None):
         return condition.nonzero()
     if not isinstance(condition, ndarray):
         raise TypeError(f"where: condition must be a cupy.ndarray, not {type(condition)}")
-    return wrapped(np.where(operand(condition), operand(x), operand(y)))
+    compute = functools.partial(np.where, operand(condition), operand(x), operand(y))
+    return remembered(compute, wrapped(compute()))
 
 
 @silent
 def copyto(dst, src, casting="same_kind", where=None):
-    np.copyto(dst._array, operand(src), casting, where=True if where is None else operand(where))
+    mask = True if where is None else operand(where)
+    remember(functools.partial(np.copyto, dst._array, operand(src), casting, where=mask))()
 
 
 @silent
 def dot(a, b, out=None):
     if out is not None and (out.dtype != a.dtype or not out.flags.c_contiguous):
         raise ValueError("dot: out must have the dtype of the result and lie in C order")
-    result = np.dot(operand(a), operand(b), None if out is None else out._array)
-    return wrapped(result) if out is None else out
+    compute = functools.partial(np.dot, operand(a), operand(b), None if out is None else out._array)
+    if out is None:
+        return remembered(compute, wrapped(compute()))
+    remember(compute)()
+    return out
 
 
 @silent
@@ -484,9 +551,36 @@ def gemm(transa, transb, a, b, out=None, alpha=1.0, beta=0.0):
         out, beta = ndarray((len(left), right.shape[1]), a.dtype, "F"), 0.0
     if out.shape != (len(left), right.shape[1]) or not out.flags.forc:
         raise ValueError(f"gemm: out must be contiguous and of shape {(len(left), right.shape[1])}")
-    scalar = a.dtype.type
-    out._array[...] = scalar(alpha) * (left @ right) + (scalar(beta) * out._array if beta else 0)
+    scalar, result = a.dtype.type, out._array
+
+    def multiply():
+        result[...] = scalar(alpha) * (left @ right) + (scalar(beta) * result if beta else 0)
+
+    remember(multiply)()
     return out
+
+
+def gemm_ex(
+    handle, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute, algo
+):
+    """`cublas.gemmEx` in float32: C = alpha op(A) op(B) + beta C of matrices that lie by columns, by address."""
+    def matrix(address, rows, columns, distance):
+        if distance < max(1, rows):
+            raise ValueError(f"gemmEx: columns of {rows} rows cannot be {distance} apart")
+        memory = (ctypes.c_float * (distance * (columns - 1) + rows)).from_address(address)
+        return np.lib.stride_tricks.as_strided(np.frombuffer(memory, np.float32), (rows, columns), (4, 4 * distance))
+
+    if {a_type, b_type, c_type} != {0} or compute not in (75, 77):
+        raise ValueError(f"gemmEx: types {(a_type, b_type, c_type)} and compute type {compute} are not float32's")
+    left = matrix(a, k, m, lda).T if transa else matrix(a, m, k, lda)
+    right = matrix(b, n, k, ldb).T if transb else matrix(b, k, n, ldb)
+    scale, keep = (matrix(address, 1, 1, 1)[0, 0] for address in (alpha, beta))
+    result = matrix(c, m, n, ldc)
+
+    def multiply():
+        result[...] = scale * (left @ right) + (keep * result if keep else 0)
+
+    remember(multiply)()
 
 
 # Devices, streams, memory
@@ -523,6 +617,24 @@ class Stream:
     def record(self, event=None):
         return (event or Event()).record(self)
 
+    def begin_capture(self, mode=None):
+        refuse_capture("begin_capture")
+        if self is Stream.null:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the default stream cannot be captured")
+        self._before = [(x, x._array.copy()) for x in list(ALIVE.values()) if x.base is None]
+        CAPTURED.append([])
+
+    def end_capture(self):
+        """Whatever was written meanwhile was not: memory is as before, and what is new holds nothing yet."""
+        graph, there_before = Graph(CAPTURED.pop()), {id(x) for x, _ in self._before}
+        for x in list(ALIVE.values()):
+            if x.base is None and id(x) not in there_before:
+                poisoned(x._array)
+        for x, values in self._before:
+            x._array[...] = values
+        self._before = []
+        return graph
+
     use = __enter__ = lambda self: self
     __exit__ = synchronize = wait_event = lambda self, *_: None
 
@@ -550,6 +662,9 @@ class MemoryPool:
 
     def free_all_blocks(self, stream=None):
         pass
+
+    def malloc(self, size):
+        raise NotImplementedError("the stand-in's arrays are NumPy's memory")
 
 
 MEMORY = MemoryPool()
@@ -595,12 +710,15 @@ def modules():
     tricks = np.lib.stride_tricks
     make("cupy", **names(), __version__="14.2.0", is_available=lambda: True, get_default_memory_pool=lambda: MEMORY,
          cuda=make(
-             "cupy.cuda", Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, is_available=lambda: True,
+             "cupy.cuda", device=make("cupy.cuda.device", get_cublas_handle=lambda: 1), Device=Device, Stream=Stream,
+             Event=Event, MemoryPool=MemoryPool, Graph=Graph, is_available=lambda: True,
+             using_allocator=lambda allocator: nullcontext(),
              get_current_stream=lambda device_id=-1: Stream.null,
              get_elapsed_time=lambda start_event, end_event: 1e3 * (end_event._time - start_event._time),
              runtime=make(
                  "cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, getDevice=lambda: 0,
-                 deviceSynchronize=lambda: None, driverGetVersion=lambda: 12080, runtimeGetVersion=lambda: 12080,
+                 deviceSynchronize=lambda: None, CUDA_R_32F=0,
+                 driverGetVersion=lambda: 12080, runtimeGetVersion=lambda: 12080,
                  getDeviceProperties=lambda device: dict(properties)),
              memory=make("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError, MemoryPool=MemoryPool),
              compiler=make("cupy.cuda.compiler", CompileException=CompileException)),
@@ -612,6 +730,10 @@ def modules():
          linalg=make("cupy.linalg", norm=declared("norm", "x, ord=None, axis=None, keepdims=False", np.linalg.norm)))
     # As in CuPy, `cupy.cublas` is there only for who imports it: from cupy import cublas
     make("cupy.cublas", gemm=gemm)
+    libraries = make("cupy_backends.cuda.libs", cublas=make(
+        "cupy_backends.cuda.libs.cublas", gemmEx=gemm_ex, CUBLAS_COMPUTE_32F_FAST_16BF=75,
+        CUBLAS_COMPUTE_32F_FAST_TF32=77, CUBLAS_GEMM_DEFAULT_TENSOR_OP=99))
+    make("cupy_backends", cuda=make("cupy_backends.cuda", libs=libraries))
     make("cupyx", errstate=lambda *, divide=None, over=None, under=None, invalid=None, linalg=None: nullcontext(),
          empty_pinned=lambda shape, dtype=float, order="C": np.empty(shape, dtype, order))
     return made

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from strict_cupy import CompileException, compiler, ndarray, operand, silent
+from strict_cupy import ALIVE, CompileException, compiler, ndarray, operand, remember, silent
 
 C_TYPES = {"bool": "bool", "int8": "signed char", "int16": "short", "int32": "int", "int64": "long long",
            "uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned int",
@@ -74,6 +74,9 @@ inline double rsqrt(double x) { return 1 / sqrt(x); }
 #define __logf logf
 #define __powf powf
 #define __fdividef(x, y) ((x) / (y))
+inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+  return (unsigned __int128)x * y >> 64;
+}
 template <class T> T __ldg(const T* p) { return *p; }
 template <class T> T atomicAdd(T* p, T v) { T old = *p; *p += v; return old; }
 template <class T> T atomicMax(T* p, T v) { T old = *p; if (v > old) *p = v; return old; }
@@ -254,6 +257,12 @@ def elements(params, values, index):
             for p, x in zip(params, values) if isinstance(x, np.ndarray) and not p.raw]
 
 
+def reached(tables):
+    """The arrays whose addresses stand in tables that a kernel is given."""
+    addresses = {int(address) for table in tables for address in table.flat}
+    return [x._array for x in list(ALIVE.values()) if x.data.ptr in addresses and x.nbytes] if addresses else []
+
+
 class ElementwiseKernel(Kernel):
     """`cupy.ElementwiseKernel`. Runs twice, from the first element and from the last, and expects the same bits."""
 
@@ -275,7 +284,8 @@ class ElementwiseKernel(Kernel):
         if math.prod(shape):
             ins = [np.broadcast_to(x, shape) if isinstance(x, np.ndarray) and not p.raw else x
                    for p, x in zip(self.in_params, values)]
-            self._run(letters, ins + list(map(operand, outs)), dtypes, math.prod(shape))
+            values = ins + list(map(operand, outs))
+            remember(functools.partial(self._run, letters, values, dtypes, math.prod(shape)))()
         if self.no_return:
             return None
         return tuple(outs) if self.return_tuple or self.nout != 1 else outs[0]
@@ -288,6 +298,7 @@ class ElementwiseKernel(Kernel):
             *elements(self.params, values, "i"), f"{self.operation};", "}", f"{self.after_loop};",
         ])
         written = [x for p, x in zip(self.params, values) if isinstance(x, np.ndarray) and not p.const]
+        written += reached(x for p, x in zip(self.params, values) if p.raw and p.dtype == np.uint64)
         before = [x.copy() for x in written]
         self.launch(source, values, dtypes, count, False)
         forwards = [x.tobytes() for x in written]
@@ -328,7 +339,8 @@ class ReductionKernel(Kernel):
                 raise ValueError(f"zero-size array to reduction operation {self.name} which has no identity")
             ins = [np.broadcast_to(x, shape).transpose(order) if isinstance(x, np.ndarray) and not p.raw else x
                    for p, x in zip(self.in_params, values)]
-            self._run(letters, ins + list(map(operand, outs)), dtypes, math.prod(shape), math.prod(result))
+            values = ins + list(map(operand, outs))
+            remember(functools.partial(self._run, letters, values, dtypes, math.prod(shape), math.prod(result)))()
         return outs[0] if self.nout == 1 else tuple(outs)
 
     def _run(self, letters, values, dtypes, in_size, out_size):

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def settings_of_the_process(monkeypatch):
     monkeypatch.setattr(threads, "_num_threads", threads._num_threads)
     monkeypatch.setattr(backend, "_process_device", backend._process_device)
     monkeypatch.setattr(backend, "_generator", backend._generator)
+    monkeypatch.setattr(backend, "_precision", backend._precision)
 
 
 @pytest.fixture
@@ -77,11 +79,12 @@ def assert_mistake(result, complaint):
 @pytest.mark.parametrize("command, options", [
     ("", "train evaluate predict summary info --version"),
     ("train", "model --data --resume --out --input-size --augment --epochs --batch-size --lr --momentum --weight-decay "
-              "--shift --schedule --seed --workers --option --quiet --device --threads"),
-    ("evaluate", "RUN --data --ten-crop --best --device --threads"),
-    ("predict", "RUN IMAGE --invert --best --device --threads"),
-    ("summary", "model --input-size --batch-size --option --csv --device --threads"),
-    ("info", "--device --threads"),
+              "--shift --schedule --seed --workers --option --cuda-graph --quiet --device "
+              "--precision --threads"),
+    ("evaluate", "RUN --data --ten-crop --best --device --precision --threads"),
+    ("predict", "RUN IMAGE --invert --best --device --precision --threads"),
+    ("summary", "model --input-size --batch-size --option --csv --device --precision --threads"),
+    ("info", "--device --precision --threads"),
 ])
 def test_help_names_every_option(capsys, command, options):
     with pytest.raises(SystemExit) as end:
@@ -589,6 +592,28 @@ def test_bench_says_where_the_time_goes(minidl):
     assert status == 0
     for row in ("conv2d, forward", "conv2d, backward", "avg_pool2d, backward", "SGD", "all"):
         assert re.search(rf"^  {row} +[\d.]+ ms +[\d.]+%$", out, re.MULTILINE)
+
+
+def test_bench_watches_the_gpu(monkeypatch, tmp_path):
+    bench, smi = sys.modules["minidl.cli.bench"], tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nwhile :; do echo 80; sleep 0.05; done\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert bench._busy(lambda: None) is None  # on the CPU
+    monkeypatch.setattr(bench, "get_device", lambda: "gpu")
+    assert bench._busy(lambda: time.sleep(0.3)) == 0.8
+
+
+def test_the_precision_of_products_is_set(minidl):
+    assert minidl("info", "--precision", "high")[0] == 0
+    assert dl.get_float32_matmul_precision() == "high"
+    with pytest.raises(ValueError, match="highest, high, medium; got 'low'"):
+        dl.set_float32_matmul_precision("low")
+
+
+def test_a_graph_needs_a_gpu(minidl, tmp_path):
+    status, _, err = minidl("train", "lenet5", "--cuda-graph", "--out", tmp_path / "run")
+    assert (status, list(tmp_path.iterdir())) == (2, []) and "on a GPU only" in err
 
 
 def test_bench_of_what_is_not_there(minidl, monkeypatch):

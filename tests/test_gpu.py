@@ -30,7 +30,7 @@ import models
 from minidl import functional as F
 from minidl import kernels, nn, optim
 from minidl.cli import main
-from minidl.training import Trainer
+from minidl.training import CapturedPass, Trainer
 
 ROOMS = ("minidl.kernels.gpu", "cupy")
 
@@ -113,7 +113,8 @@ def test_the_gpu_computes_what_the_cpu_does(name, data):
     check(function, data.draw(strategy))
 
 
-@pytest.mark.parametrize("index", [0, slice(1, 3), (slice(None), 1), np.array([0, 2, 2]), [1, 1, 0], (..., None)],
+@pytest.mark.parametrize("index", [0, slice(1, 3), (slice(None), 1), np.array([0, 2, 2]), [1, 1, 0], (..., None),
+                                   (slice(None), [3, 0, 3]), np.arange(12).reshape(3, 4) % 5 > 1],
                          ids=str)
 def test_the_gpu_indexes_as_the_cpu_does(index):
     def chosen(x):
@@ -128,6 +129,64 @@ def test_dropout_draws_the_same_on_both():
         return F.dropout(x, 0.4)
 
     check(dropped, Case({"x": np.random.default_rng(0).standard_normal((3, 4, 2))}, {}))
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 1]])
+def test_a_label_that_is_no_class_makes_the_loss_nan(labels):
+    scores = dl.tensor(np.zeros((2, 3)), requires_grad=True, device="gpu")
+    loss = F.cross_entropy(scores, dl.tensor(np.array(labels), device="gpu"))
+    assert np.isnan(loss.item())
+
+
+def test_a_mean_over_no_label_is_nan():
+    labels = dl.tensor(np.array([-100, -100]), device="gpu")
+    assert np.isnan(F.cross_entropy(dl.tensor(np.zeros((2, 3)), device="gpu"), labels).item())
+
+
+@pytest.mark.parametrize("precision, tolerance", [("high", 2e-3), ("medium", 2e-2)])
+def test_products_may_be_rounder(precision, tolerance):
+    """Every way in which matrices can lie: the stand-in rounds nothing, but takes what cuBLAS takes."""
+    a, b = np.random.default_rng(0).standard_normal((2, 5, 7)).astype(np.float32)
+    pairs = [(a, b.T), (a.T, b), (a.T.copy(), b), (a, b.T.copy()), (a[::2], b.T[:, 1:3]), (a[:1], b[:1].T)]
+    try:
+        dl.set_float32_matmul_precision(precision)
+        for left, right in pairs:
+            x, y = dl.tensor(left, device="gpu"), dl.tensor(right, device="gpu")
+            assert_close((x @ y).numpy(), left @ right, tolerance * 8)
+        x, w = dl.tensor(np.ones((2, 3, 5, 4), np.float32), device="gpu"), dl.tensor(np.ones((4, 3, 2, 2), np.float32))
+        assert np.array_equal(F.conv2d(x, w.to("gpu")).numpy(), np.full((2, 4, 4, 3), 12, np.float32))
+    finally:
+        dl.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "dampening": 0.2}, {"momentum": 0.9, "nesterov": True}],
+                         ids=str)
+def test_one_launch_updates_parameters_of_any_size_and_layout(options):
+    shapes = [(3,), (), (2, 3, 4), (0, 2), (5, 1), (4, 6)]
+
+    def updated(device):
+        rng = np.random.default_rng(0)
+        parameters = [dl.tensor(rng.standard_normal(shape), device=device) for shape in shapes]
+        parameters += [dl.tensor(rng.standard_normal((4, 3)), device=device).T.detach(),
+                       dl.tensor(rng.standard_normal(4), dtype="float32", device=device)]
+        for parameter in parameters:
+            parameter.requires_grad = True
+        optimizer = optim.SGD(parameters, lr=0.1, weight_decay=0.01, **options)
+        for _ in range(3):
+            for parameter in parameters[1:]:
+                gradient = rng.standard_normal(parameter.shape[::-1]).T
+                parameter.grad = dl.tensor(gradient, dtype=parameter.dtype, device=device)
+            optimizer.step()
+        return [parameter.detach().numpy() for parameter in parameters]
+
+    for here, there in zip(updated("cpu"), updated("gpu")):
+        assert_close(there, here, 1e-6 if here.dtype == np.float32 else 1e-12)
+
+
+def test_a_sum_lies_as_its_terms_do():
+    x = dl.tensor(np.ones((2, 3, 5, 4)), device="gpu")
+    branches = [F.conv2d(x, dl.tensor(np.ones((3, 3, 1, 1)), device="gpu")) for _ in range(2)]
+    assert (branches[0] + branches[1]).data.swapaxes(0, 1).flags.c_contiguous
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2}], ids=str)
@@ -208,14 +267,14 @@ def test_gradcheck_runs_on_a_gpu():
 # Training
 
 
-def run(device):
+def run(device, capture=False):
     dl.manual_seed(0)
     images = np.random.default_rng(0).standard_normal((50, 1, 32, 32)).astype(np.float32)
     dataset = dl.data.ArrayDataset(images, np.arange(50) % 10)
     model = models.build("lenet5").to(device)
     optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     loaders = (dl.data.DataLoader(dataset, 4, shuffle=True, seed=1, device=device), dl.data.DataLoader(dataset, 25))
-    trainer = Trainer(model, optimizer, None, *loaders, epochs=2)
+    trainer = Trainer(model, optimizer, None, *loaders, epochs=2, capture=capture)
     return [row["train_loss"] for row in trainer.epochs_to_go(quiet=True)], trainer
 
 
@@ -223,7 +282,74 @@ def test_training_on_a_gpu_is_training():
     here, there = run("cpu"), run("gpu")
     assert_close(there[0], here[0], 1e-4)
     assert next(there[1].model.parameters()).device == "gpu"
-    assert run("gpu")[0] == there[0]  # the same bits
+    assert run("gpu")[0] == run("gpu", capture=True)[0] == there[0]  # the same bits
+
+
+# CUDA graphs
+
+
+def passes(name, side, captured, counts=(2, 2, 2, 3, 2)):
+    """A model after a few steps, the losses, and how the images lay in the batches."""
+    dl.manual_seed(0)
+    model = models.build(name, **({"in_channels": 3} if name == "lenet5" else {})).to("gpu")
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def compute(images, labels):
+        loss = getattr(model, "criterion", F.cross_entropy)(model(images), labels)
+        loss.backward()
+        return (loss.detach(),)
+
+    run = CapturedPass(compute, list(model.parameters())) if captured else compute
+    rng, losses = np.random.default_rng(1), []
+    for count in counts:
+        images = dl.tensor(rng.standard_normal((count, 3, side, side)), dtype="float32", device="gpu")
+        optimizer.zero_grad()
+        losses.append(run(images, dl.tensor(rng.integers(0, 10, count), device="gpu"))[0])
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] /= 2
+    return [loss.item() for loss in losses], {key: x.numpy() for key, x in model.state_dict().items()}, run
+
+
+@pytest.mark.parametrize("name, side", [("lenet5", 32), ("resnet20", 16), ("resnet18", 33)])
+def test_a_captured_pass_computes_what_it_would_without(name, side):
+    (losses, state, _), (expected, values, run) = passes(name, side, False), passes(name, side, True)
+    assert run._graph is not None
+    assert losses == expected
+    for key, value in values.items():
+        assert np.array_equal(value, state[key]), key
+
+
+def test_random_numbers_are_not_captured():
+    x = dl.tensor(np.ones(3), requires_grad=True, device="gpu")
+
+    def compute(y):
+        F.dropout(x * y).sum().backward()
+        return ()
+
+    run, y = CapturedPass(compute, [x]), dl.tensor(np.ones(3), device="gpu")
+    dl.manual_seed(0)
+    run(y)
+    with pytest.raises(ValueError, match=cases.mentions("random", "dropout")):
+        run(y)
+
+
+def test_waiting_for_the_gpu_is_not_captured():
+    x = dl.tensor(np.ones(3), requires_grad=True, device="gpu")
+
+    def compute(y):
+        loss = (x * y).sum()
+        loss.backward()
+        return (loss * loss.item(),)
+
+    run, y = CapturedPass(compute, [x]), dl.tensor(np.ones(3), device="gpu")
+    run(y)
+    with pytest.raises(Exception, match="(?i)captur"):
+        run(y)
+
+
+def test_a_pass_on_the_cpu_is_not_captured():
+    with pytest.raises(dl.DeviceError, match=cases.mentions("GPU", "to('gpu')")):
+        CapturedPass(lambda: (), [dl.tensor(np.ones(3), requires_grad=True)])
 
 
 def test_a_loader_hands_out_each_batch_once_on_the_gpu():

@@ -191,7 +191,7 @@ def every_kernel():
     y, s = cpu.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
     yield from (y, s, cpu.local_response_norm_gradient(g, x, s, 5, 1e-4, 0.75))
     v = np.zeros_like(weight)
-    cpu.sgd(weight, weight.copy(), v, 0.1, 0.9, 0.0, 1e-4, True)
+    cpu.sgd([(weight, weight.copy(), v)], 0.1, 0.9, 0.0, 1e-4, True)
     yield from (weight, v)
 
 

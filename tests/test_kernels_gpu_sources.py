@@ -41,6 +41,8 @@ def source(kernel, dtype):
             return _kernel._ArgInfo(INDEXER, Indexer, None, 1, True, True)
         if parameter.dtype is not None:
             kind = np.dtype(parameter.dtype).type
+            if parameter.raw:
+                return _kernel._ArgInfo(NDARRAY, cupy.ndarray, kind, 1, True, True)
             return _kernel._ArgInfo(SCALAR, kind, kind, 0, True, True)
         return _kernel._ArgInfo(NDARRAY, cupy.ndarray, dtype.type, 1, True, True)
 

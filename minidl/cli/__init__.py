@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..backend import DeviceError, set_device
+from ..backend import PRECISIONS, DeviceError, set_device, set_float32_matmul_precision
 from ..data.catalog import SOURCES
 from ..data.recipes import AUGMENTATIONS
 from ..kernels.cpu.threads import set_num_threads
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             set_num_threads(options.threads)
         if options.device is not None:
             set_device(options.device)
+        if options.precision is not None:
+            set_float32_matmul_precision(options.precision)
         return options.command(options)
     except Diverged as error:
         print(f"minidl: {error}", file=sys.stderr)
@@ -58,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--device", metavar="NAME", help="cpu, gpu or gpu:N (default: MINIDL_DEVICE, else cpu)")
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: MINIDL_NUM_THREADS, else all processors)"
+    )
+    machine.add_argument(
+        "--precision", choices=PRECISIONS, help="of a GPU's matrix products: float32, TF32, bfloat16 (default: highest)"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -104,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--seed", type=int, metavar="N", help="of everything random (default: 0)")
     training.add_argument(
         "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
+    )
+    training.add_argument(
+        "--cuda-graph", action="store_true", help="launch each step on a GPU as one graph; not for dropout"
     )
     training.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -161,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--input-size", type=int, metavar="N", help="pixels a side (default: what it was made for)")
     timing.add_argument("--against", choices=("torch",), help="also measure the same network in PyTorch, in turn")
     timing.add_argument("--pairs", type=int, default=7, metavar="N", help="bursts of each (default: 7)")
+    timing.add_argument("--cuda-graph", action="store_true", help="of minidl, measure training steps as CUDA graphs")
     timing.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     timing.add_argument("--profile", action="store_true", help="the time of a training step by operation, instead")
     command("info", info, "Show versions, BLAS, threads and devices.")

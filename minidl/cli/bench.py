@@ -10,8 +10,10 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import os
 import platform
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,13 +28,21 @@ import numpy as np
 from .. import __version__
 from .. import functional as F
 from ..autograd import Tensor, backward_steps, no_grad, observe_operations
-from ..backend import get_device, manual_seed, set_device
+from ..backend import (
+    get_device,
+    get_float32_matmul_precision,
+    gpu,
+    manual_seed,
+    set_device,
+    set_float32_matmul_precision,
+)
 from ..inspect import summary
 from ..inspect.recording import Recording, record
 from ..io import write_atomically
 from ..kernels.cpu import get_num_threads, set_num_threads
 from ..nn import Module
 from ..optim import SGD
+from ..training import CapturedPass
 
 NETWORKS = (
     "lenet5", "alexnet/torchvision", "vgg16", "googlenet/torchvision", "resnet18", "resnet50", "alexnet", "googlenet",
@@ -44,6 +54,9 @@ BATCHES = {"lenet5": 64, "alexnet": 32, "vgg16": 4, "resnet18": 16}
 
 PASSES = ("inference", "training")
 BURST_SECONDS = 0.2
+BUSY_SECONDS = 2.0
+"""For which a GPU is watched."""
+
 MATRIX = 2048
 """The size of the square matrices whose product says how fast the machine is."""
 
@@ -81,7 +94,8 @@ class Subject:
 class Measurement:
     """One row. `ratio` is (lower quartile, median, upper quartile) of minidl's time over the other's.
 
-    `gflops` counts a training step as three inferences: the products forward, and for both gradients.
+    `gflops` counts a training step as three inferences: the products forward, and for both gradients. `gpu_busy` is
+    the share of the time in which a GPU computed, as nvidia-smi sees it.
     """
 
     network: str
@@ -92,6 +106,7 @@ class Measurement:
     gflops: float
     share_of_matrix_product: float
     peak_bytes: int | None
+    gpu_busy: float | None = None
     against: str | None = None
     against_milliseconds_per_image: float | None = None
     against_peak_bytes: int | None = None
@@ -114,7 +129,7 @@ def bench(options: argparse.Namespace) -> int:
     print(HEADER + (f"  {options.against:>9}  {'peak':>9}  ratio (quartiles)" if options.against else ""))
     measurements = []
     for subject in subjects:
-        for row in _measure(subject, options.against, options.pairs, rate):
+        for row in _measure(subject, options, rate):
             print(_row(row), flush=True)
             measurements.append(row)
     if options.against:
@@ -146,11 +161,11 @@ def _row(row: Measurement) -> str:
 
     text = (f"{row.network:<22}{row.batch:6d} {row.work:9}  {row.milliseconds_per_image:9.2f}  {row.gflops:7.1f}  "
             f"{row.share_of_matrix_product:10.0%}  {peak(row.peak_bytes):>9}")
-    if row.ratio is None:
-        return text
-    low, middle, high = row.ratio
-    return (f"{text}  {row.against_milliseconds_per_image:9.2f}  {peak(row.against_peak_bytes):>9}  "
-            f"{middle:.2f} ({low:.2f} to {high:.2f})")
+    if row.ratio is not None:
+        low, middle, high = row.ratio
+        text += (f"  {row.against_milliseconds_per_image:9.2f}  {peak(row.against_peak_bytes):>9}  "
+                 f"{middle:.2f} ({low:.2f} to {high:.2f})")
+    return text if row.gpu_busy is None else f"{text}  GPU busy {row.gpu_busy:.0%}"
 
 
 def matrix_product_rate() -> float:
@@ -163,15 +178,17 @@ def matrix_product_rate() -> float:
 # The engines, each in a process of its own
 # ---------------------------------------------------------------------------------------------
 
-def _measure(subject: Subject, against: str | None, pairs: int, rate: float) -> Iterator[Measurement]:
+def _measure(subject: Subject, options: argparse.Namespace, rate: float) -> Iterator[Measurement]:
+    against, pairs = options.against, options.pairs
     model, images, labels = subject.build()
     recordings = dict(zip(PASSES, _recordings(model, images, labels))) if against else {}
     multiply_adds = summary(model.eval(), images.shape[1:], measure_peak=False).total_mult_adds
     del model
-    make = [partial(_minidl, subject, get_num_threads())]
+    precision = get_float32_matmul_precision()
+    make = [partial(_minidl, subject, get_num_threads(), precision, options.cuda_graph)]
     if against:
         arrays = images.to("cpu").numpy(), labels.to("cpu").numpy()
-        make.append(partial(_pytorch, recordings, *arrays, get_num_threads()))
+        make.append(partial(_pytorch, recordings, *arrays, get_num_threads(), precision))
     with ExitStack() as processes:
         engines = [processes.enter_context(_process(work)) for work in make]
         for work in PASSES:
@@ -183,6 +200,7 @@ def _measure(subject: Subject, against: str | None, pairs: int, rate: float) -> 
             gflops = 2 * multiply_adds * (3 if work == "training" else 1) / milliseconds[0] / 1e6
             peaks = [engine(work, 1)[1] for engine in engines]
             beside: dict[str, Any] = {}
+            busy = _busy(partial(engines[0], work, max(1, round(BUSY_SECONDS * steps / BURST_SECONDS))))
             if against:
                 beside = {
                     "against": against, "against_milliseconds_per_image": milliseconds[1],
@@ -190,7 +208,7 @@ def _measure(subject: Subject, against: str | None, pairs: int, rate: float) -> 
                     "ratio": tuple(np.percentile(runs[:, 0] / runs[:, 1], [25, 50, 75])),
                 }
             yield Measurement(str(subject), subject.batch, subject.input_size, work, milliseconds[0], gflops,
-                              gflops / rate, peaks[0], **beside)
+                              gflops / rate, peaks[0], busy, **beside)
 
 
 def _recordings(model: Module, images: Tensor, labels: Tensor) -> Iterator[Recording]:
@@ -202,8 +220,9 @@ def _loss(model: Module, images: Tensor, labels: Tensor) -> Tensor:
     return getattr(model, "criterion", F.cross_entropy)(model(images), labels)
 
 
-def _minidl(subject: Subject, threads: int) -> Work:
+def _minidl(subject: Subject, threads: int, precision: str, cuda_graph: bool) -> Work:
     set_num_threads(threads)
+    set_float32_matmul_precision(precision)
     model, images, labels = subject.build()
     optimizer = SGD(model.parameters(), lr=1e-6, momentum=0.9)
 
@@ -216,9 +235,16 @@ def _minidl(subject: Subject, threads: int) -> Work:
         model.train()
         return _seconds(step, steps)
 
+    def compute(images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        loss = _loss(model, images, labels)
+        loss.backward()
+        return (loss.detach(),)
+
+    pass_ = CapturedPass(compute, list(model.parameters())) if cuda_graph else compute
+
     def step() -> None:
         optimizer.zero_grad()
-        _loss(model, images, labels).backward()
+        pass_(images, labels)
         optimizer.step()
         _wait(next(model.parameters()))
 
@@ -231,15 +257,17 @@ def _wait(tensor: Tensor) -> None:
         tensor.detach().reshape(-1)[:1].numpy()
 
 
-def _pytorch(recordings: dict[str, Recording], images: np.ndarray, labels: np.ndarray, threads: int) -> Work:
+def _pytorch(
+    recordings: dict[str, Recording], images: np.ndarray, labels: np.ndarray, threads: int, precision: str
+) -> Work:
     import torch
 
     from ..inspect.twin import Twin
 
     torch.set_num_threads(threads)
     device = "cpu" if get_device() == "cpu" else "cuda"
-    # The same rounding as CuPy's products have.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32") == "1"
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     networks = {work: Twin(recording).to(device) for work, recording in recordings.items()}
     optimizer = torch.optim.SGD(networks["training"].parameters(), lr=1e-6, momentum=0.9)
@@ -309,16 +337,34 @@ def _seconds(function: Callable[[], Any], steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
+def _busy(work: Callable[[], Any]) -> float | None:
+    """The share of the time of `work` in which the GPU computed; None on the CPU, or without nvidia-smi."""
+    command = shutil.which("nvidia-smi")
+    if get_device() == "cpu" or command is None:
+        return None
+    index = get_device().partition(":")[2] or "0"
+    query = [command, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--id={index}", "-lms", "100"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watch:
+        work()
+        watch.terminate()
+        assert watch.stdout is not None
+        shares = [int(line) for line in watch.stdout.read().split() if line.isdecimal()]
+    inside = shares[len(shares) // 4 :]  # nvidia-smi looks back
+    return sum(inside) / len(inside) / 100 if inside else None
+
+
 def _forget_peak() -> None:
-    """Let the kernel count the most resident memory of this process from here on (Linux)."""
+    """Let the kernel count the most resident memory of this process from here on (Linux; not of a GPU's memory)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> int | None:
-    """The most resident memory of this process, in bytes; None where there is no /proc, and on a GPU."""
+    """The most resident memory of this process in bytes, or what it reserved of a GPU's; None if that is unknown."""
     if get_device() != "cpu":
-        return None
+        if "torch" in sys.modules:
+            return sys.modules["torch"].cuda.max_memory_reserved()
+        return gpu(get_device())[0].get_default_memory_pool().total_bytes()
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> int:
         if given := [name for name in decided if getattr(options, name) is not None]:
             raise ValueError(f"--resume goes on as the run was configured; leave out {', '.join(given)}")
         run = Run.open(options.resume)
-        trainer = _trainer(run.configuration, options.workers)
+        trainer = _trainer(run.configuration, options.workers, options.cuda_graph)
         run.resume(trainer)
         if trainer.finished:
             print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
@@ -52,7 +52,7 @@ def train(options: argparse.Namespace) -> int:
         if options.model is None:
             raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
         configuration = _configure(options)
-        trainer = _trainer(configuration, options.workers)
+        trainer = _trainer(configuration, options.workers, options.cuda_graph)
         _check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
         run = Run.create(options.out or _new_folder(configuration), configuration)
     parameters = sum(p.size for p in trainer.model.parameters())
@@ -114,7 +114,7 @@ def _new_folder(configuration: Configuration) -> Path:
     return Path("runs") / name
 
 
-def _trainer(configuration: Configuration, workers: int) -> Trainer:
+def _trainer(configuration: Configuration, workers: int, cuda_graph: bool = False) -> Trainer:
     """The trainer of a run from its beginning; everything random in it follows from the seed."""
     manual_seed(configuration.seed)
     model = build(configuration)
@@ -138,7 +138,7 @@ def _trainer(configuration: Configuration, workers: int) -> Trainer:
         schedule = OneCycleLR(optimizer, configuration.lr, total_steps=steps, cycle_momentum=False)
     elif configuration.schedule == "cosine":
         schedule = CosineAnnealingLR(optimizer, steps)
-    return Trainer(model, optimizer, schedule, loader, test, configuration.epochs)
+    return Trainer(model, optimizer, schedule, loader, test, configuration.epochs, cuda_graph)
 
 
 def _check_fit(trainer: Trainer, classes: int) -> None:
@@ -150,7 +150,7 @@ def _check_fit(trainer: Trainer, classes: int) -> None:
     images, labels = (Tensor(np.stack([x, x])).to(get_device()) for x in (image, np.array(classes - 1)))
     random, buffers = generator().bit_generator.state, [(x, x.data.copy()) for x in trainer.model.buffers()]
     with no_grad():
-        F.cross_entropy(trainer.model.eval()(images), labels)
+        F.cross_entropy(trainer.model.eval()(images).to("cpu"), labels.to("cpu"))  # a GPU would not complain
         trainer.criterion(trainer.model.train()(images), labels)
     generator().bit_generator.state = random
     for buffer, value in buffers:

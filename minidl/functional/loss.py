@@ -10,7 +10,8 @@ import math
 import warnings
 
 from ..autograd import differentiable, sum_to_shape
-from ..backend import Array, array_module, is_array
+from ..backend import Array, array_module, device_of, is_array
+from ..kernels import kernels_of
 from .arguments import check_reduction, check_same_dtype
 
 
@@ -32,13 +33,20 @@ def cross_entropy(
     `weight` (C) scales each class; a mean over indices then divides by the sum of the weights. Samples labelled
     `ignore_index` do not count; `label_smoothing` ε mixes ε/C into y.
     Raises ValueError for labels out of range, shapes that do not fit or a mean over no samples, TypeError for labels
-    that are not whole numbers.
+    that are not whole numbers. On a GPU, which is not waited for, the loss is NaN for such labels and such a mean.
     """
-    xp = array_module(input)
+    xp, kernels = array_module(input), kernels_of(input)
     z = _class_axis_second("cross_entropy", input)
+    log_a = kernels.log_softmax(z, 1)
+    if target.dtype.kind in "iu" and weight is None and not label_smoothing:
+        labels, count = _labels("cross_entropy", input, target, ignore_index, reduction)
+        value, share = _reduce(kernels.label_losses(log_a, labels, ignore_index), reduction, count, input.shape)
+
+        def gradient(g):
+            return kernels.label_losses_gradient(share(g), log_a, labels, ignore_index).reshape(input.shape)
+
+        return value, (gradient,)
     y, count = _target_shares("cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing)
-    shifted = z - z.max(axis=1, keepdims=True) if z.size else z
-    log_a = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
     losses = -(y * xp.where(y == 0, 0, log_a)).sum(axis=1)
     value, share = _reduce(losses, reduction, count, input.shape)
 
@@ -61,12 +69,11 @@ def nll_loss(
     The negative log-likelihood of log-probabilities `input` (N, C), (C) or (N, C, …), as `log_softmax` gives them;
     `target`, `weight`, `ignore_index` and errors as in `cross_entropy`, with class indices only.
     """
-    xp = array_module(input)
     if is_array(target) and target.dtype.kind == "f":
         raise TypeError(f"nll_loss: labels must be whole numbers; got dtype {target.dtype}")
     x = _class_axis_second("nll_loss", input)
     y, count = _target_shares("nll_loss", input, target, weight, ignore_index, reduction, 0.0)
-    losses = -(y * xp.where(y == 0, 0, x)).sum(axis=1)
+    losses = -(y * array_module(input).where(y == 0, 0, x)).sum(axis=1)
     value, share = _reduce(losses, reduction, count, input.shape)
     return value, (lambda g: (share(g) * -y).reshape(input.shape), None)
 
@@ -162,27 +169,14 @@ def _class_axis_second(operation: str, input: Array) -> Array:
     return input.reshape(n, c, math.prod(rest))
 
 
-def _target_shares(
-    operation: str, input: Array, target: Array, weight: Array | None,
-    ignore_index: int, reduction: str, smoothing: float,
-) -> tuple[Array, Array | float]:
-    """Class indices or probabilities as the shares y (N, C, D) of the sum −Σ y log a, and what a mean divides by."""
-    xp = array_module(input)
+def _labels(
+    operation: str, input: Array, target: Array, ignore_index: int, reduction: str
+) -> tuple[Array, Array]:
+    """Class indices as (N, D), and how many of them count."""
     classes = input.shape[0] if input.ndim == 1 else input.shape[1]
     samples = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
     flat = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
-    if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"{operation}: weight must have shape ({classes},), one value a class; got {weight.shape}")
-    check_same_dtype(operation, input=input, weight=weight)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"{operation}: label_smoothing is a share between 0 and 1; got {smoothing}")
     check_reduction(operation, reduction, math.prod(samples))
-    if target.dtype.kind == "f" and target.shape == input.shape:
-        check_same_dtype(operation, input=input, target=target)
-        y, count = _class_axis_second(operation, target), float(math.prod(samples))
-        if smoothing:
-            y = y * (1 - smoothing) + smoothing / classes
-        return (y if weight is None else y * weight[:, None]), count
     if target.dtype.kind not in "iu":
         raise TypeError(f"{operation}: labels must be whole numbers (or, in cross_entropy, probabilities of shape "
                         f"{input.shape}); got dtype {target.dtype} and shape {target.shape}")
@@ -190,27 +184,53 @@ def _target_shares(
         raise ValueError(f"{operation}: target must have shape {samples} for an input of shape {input.shape}; "
                          f"got {target.shape}")
     counted = target != ignore_index
-    wrong = target[counted & ((target < 0) | (target >= classes))]
-    if wrong.size:
-        raise ValueError(f"{operation}: label {wrong[0]} is out of range; "
-                         f"with {classes} classes labels are 0 to {classes - 1}")
-    labels, counted = target.reshape(flat), counted.reshape(flat)
-    chosen = (labels[:, None] == xp.arange(classes)[:, None]) & counted[:, None]
-    y = chosen.astype(input.dtype)
-    if smoothing:
-        y = (y * (1 - smoothing) + smoothing / classes) * counted[:, None]
-    if weight is not None:
-        y = y * weight[:, None]
-        count = (chosen * weight[:, None]).sum()
-    else:
-        count = counted.sum()
-    if reduction == "mean" and not count > 0:
+    if device_of(target) == "cpu":
+        wrong = target[counted & ((target < 0) | (target >= classes))]
+        if wrong.size:
+            raise ValueError(f"{operation}: label {wrong[0]} is out of range; "
+                             f"with {classes} classes labels are 0 to {classes - 1}")
+    return target.reshape(flat), _divisor(operation, counted.sum(), ignore_index, reduction)
+
+
+def _divisor(operation: str, count: Array, ignore_index: int, reduction: str) -> Array:
+    """`count`, by which a mean can be divided."""
+    if reduction == "mean" and device_of(count) == "cpu" and not count > 0:
         raise ValueError(f"{operation}: the mean loss is undefined: "
                          f"every label is ignore_index={ignore_index} or has weight 0")
+    return count
+
+
+def _target_shares(
+    operation: str, input: Array, target: Array, weight: Array | None,
+    ignore_index: int, reduction: str, smoothing: float,
+) -> tuple[Array, Array]:
+    """Class indices or probabilities as the shares y (N, C, D) of the sum −Σ y log a, and what a mean divides by."""
+    classes = input.shape[0] if input.ndim == 1 else input.shape[1]
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{operation}: weight must have shape ({classes},), one value a class; got {weight.shape}")
+    check_same_dtype(operation, input=input, weight=weight)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{operation}: label_smoothing is a share between 0 and 1; got {smoothing}")
+    if target.dtype.kind == "f" and target.shape == input.shape:
+        check_same_dtype(operation, input=input, target=target)
+        y, count = _class_axis_second(operation, target), float(input.size // max(classes, 1))
+        check_reduction(operation, reduction, int(count))
+        if smoothing:
+            y = y * (1 - smoothing) + smoothing / classes
+        return (y if weight is None else y * weight[:, None]), count
+    labels, count = _labels(operation, input, target, ignore_index, reduction)
+    counted = (labels != ignore_index)[:, None]
+    chosen = (labels[:, None] == array_module(input).arange(classes)[:, None]) & counted
+    y = chosen.astype(input.dtype)
+    if smoothing:
+        y = (y * (1 - smoothing) + smoothing / classes) * counted
+    if weight is not None:
+        y = y * weight[:, None]
+        count = _divisor(operation, (chosen * weight[:, None]).sum(), ignore_index, reduction)
     return y.astype(input.dtype, copy=False), count
 
 
-def _reduce(losses: Array, reduction: str, count: Array | float, classes_of: tuple[int, ...] | None = None):
+def _reduce(losses: Array, reduction: str, count: Array, classes_of: tuple[int, ...] | None = None):
     """The reduced loss, and the function that turns g = ∂L/∂value into the gradient of each of `losses`.
 
     `classes_of`: the shape of an input with a class axis, for which `losses` is (N, D).
@@ -220,7 +240,7 @@ def _reduce(losses: Array, reduction: str, count: Array | float, classes_of: tup
             return losses, lambda g: g
         samples = classes_of[:1] * (len(classes_of) > 1) + classes_of[2:]
         return losses.reshape(samples), lambda g: g.reshape(losses.shape)[:, None]
-    scale = 1.0 if reduction == "sum" else 1.0 / float(count)
+    scale = 1.0 if reduction == "sum" else (1 / count).astype(losses.dtype) if is_array(count) else 1 / float(count)
     return losses.sum() * scale, lambda g: g * scale
 
 

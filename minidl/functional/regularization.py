@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..autograd import differentiable
-from ..backend import Array, device_of, generator, to_device
+from ..backend import Array, generator
+from ..kernels import kernels_of
 
 
 @differentiable
@@ -18,6 +19,9 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, inplace: bool =
         raise ValueError(f"dropout: p is a probability; got {p}")
     if not training or p == 0:
         return input, (lambda g: g,)
-    kept = to_device(generator().random(input.shape, "float32") >= p, device_of(input))
-    scale = 1 / (1 - p) if p < 1 else 0.0
-    return input * kept * scale, (lambda g: g * kept * scale,)
+    kernels, key = kernels_of(input), int(generator().integers(2**63))
+
+    def drop(values):  # anew in the gradient, so that no mask is kept
+        return kernels.dropout(values, p, key)
+
+    return drop(input), (drop,)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..autograd import Tensor, differentiable
 from ..backend import array_module, is_array, memory_order
+from ..kernels import kernels_of
 
 
 @differentiable
@@ -46,11 +47,10 @@ def getitem(x, *, index):
     places = tuple(part.copy() if is_array(part) or isinstance(part, list) else part for part in parts)
 
     def gradient(g):
+        if not plain:
+            return kernels_of(g).scatter_add(g, places, shape)
         whole = xp.zeros(shape, g.dtype)
-        if plain:
-            whole[places] = g
-        else:
-            xp.add.at(whole, places, g)
+        whole[places] = g
         return whole
 
     return x[index], (gradient,)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
-from ..backend import array_module
+from ..backend import array_module, device_of
 from ..kernels import kernels_of
 from .optimizer import Optimizer, Params
 
@@ -57,18 +58,21 @@ class SGD(Optimizer):
             # Python floats: a NumPy scalar would promote float32 arithmetic to float64.
             lr, momentum, dampening = float(group["lr"]), float(group["momentum"]), float(group["dampening"])
             weight_decay, nesterov = float(group["weight_decay"]), group["nesterov"]
+            alike: defaultdict[Any, list[Any]] = defaultdict(list)  # what a GPU can update at once
             for param in group["params"]:
                 if param.grad is None:
                     continue
-                w, g, v, tau = param.data, param.grad.data, None, dampening
+                w, v, tau = param.data, None, dampening
                 if momentum:
                     state = self.state[param]
                     v = state.get("momentum_buffer")
                     if v is None:
                         v = state["momentum_buffer"] = array_module(w).zeros_like(w)
                         tau = 0.0  # the first velocity is μ 0 + g
-                kernels_of(w).sgd(w, g, v, lr, momentum, tau, weight_decay, nesterov)
+                alike[device_of(w), w.dtype, tau].append((w, param.grad.data, v))
                 param.bump_version()
+            for (_, _, tau), arrays in alike.items():
+                kernels_of(arrays[0][0]).sgd(arrays, lr, momentum, tau, weight_decay, nesterov)
 
 
 def _check_options(options: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Training: the loop, what a run keeps on disk, and how models are trained by default."""
 
+from .capture import CapturedPass
 from .configuration import Configuration
 from .curves import draw_curves
 from .evaluation import Evaluation, Predictions, ensemble, evaluate, predict, score
@@ -8,6 +9,6 @@ from .run import Run
 from .trainer import Diverged, Trainer
 
 __all__ = [
-    "Configuration", "Diverged", "Evaluation", "Predictions", "Preset", "Run", "Trainer", "draw_curves",
-    "ensemble", "evaluate", "predict", "score",
+    "CapturedPass", "Configuration", "Diverged", "Evaluation", "Predictions", "Preset", "Run", "Trainer",
+    "draw_curves", "ensemble", "evaluate", "predict", "score",
 ]

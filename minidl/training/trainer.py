@@ -15,6 +15,7 @@ from ..backend import generator, memory_for
 from ..data import DataLoader
 from ..nn import Module
 from ..optim import SGD, LRScheduler
+from .capture import CapturedPass
 from .evaluation import evaluate
 
 READ_EVERY = 10
@@ -31,6 +32,8 @@ class Trainer:
     The loss is cross-entropy, or what the model's own ``criterion(output, labels)`` says where it has one, as GoogLeNet
     with its auxiliary heads. Of an output that is a tuple the first part is the logits.
 
+    `capture`: on a GPU, batches after the first run as one CUDA graph, see `CapturedPass`.
+
     `epochs_to_go` runs it; `state` and `load_state` keep everything that the rest of the training depends on, in the
     middle of an epoch too: a run that is resumed ends bit-identical to one that was not stopped.
     """
@@ -43,6 +46,7 @@ class Trainer:
         train: DataLoader,
         test: DataLoader,
         epochs: int,
+        capture: bool = False,
     ):
         for part, loader in (("training", train), ("test", test)):
             if not len(loader):
@@ -52,6 +56,7 @@ class Trainer:
         self.criterion = getattr(model, "criterion", F.cross_entropy)
         self.history: list[dict[str, float]] = []
         self._epoch_so_far = _Sums()
+        self._pass = CapturedPass(self._compute, list(model.parameters())) if capture else self._compute
 
     @property
     def finished(self) -> bool:
@@ -128,16 +133,21 @@ class Trainer:
         return sums.images - before
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        loss, correct = self._pass(images, labels)
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        return loss, correct
+
+    def _compute(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the right answers of a batch, and every gradient."""
         output = self.model(images)
         logits = output[0] if isinstance(output, tuple) else output
         loss = self.criterion(output, labels)
         if loss.device == "cpu":  # before a weight changes; a GPU would stand still meanwhile
             self._check_finite("the loss", loss.item())
-        self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
         return loss.detach(), (logits.argmax(axis=1) == labels).sum()
 
     def _check_finite(self, what: str, value: float) -> None:

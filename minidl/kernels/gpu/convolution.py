@@ -15,6 +15,7 @@ import cupy
 from ..windows import Windows
 from .geometry import GEOMETRY, geometry, sum_of_windows
 from .layout import batch_first, channels_first, rows
+from .product import matmul
 
 WORKSPACE_BYTES = 1 << 30
 """For the columns of a convolution."""
@@ -55,7 +56,7 @@ def conv2d(
     image, filters = _grouped(x, groups), weight.reshape(groups, k // groups, -1)
 
     def multiply(group: int, images: slice) -> cupy.ndarray:
-        return filters[group] @ _columns(image[group, :, images], windows, size)
+        return matmul(filters[group], _columns(image[group, :, images], windows, size))
 
     y = _in_pieces(multiply, (groups, k // groups, len(x), *size), x.dtype, filters.shape[2] * prod(size) * x.itemsize)
     if bias is not None:
@@ -69,7 +70,7 @@ def conv2d_weight_gradient(g: cupy.ndarray, x: cupy.ndarray, windows: Windows, g
     k, c = g.shape[1] // groups, x.shape[1] // groups
     dw = cupy.zeros((groups, k, c * prod(windows.kernel)), g.dtype)
     for group, images in _pieces(groups, len(x), dw.shape[2] * prod(size) * x.itemsize):
-        dw[group] += rows(outputs[group, :, images]) @ _columns(image[group, :, images], windows, size).T
+        dw[group] += matmul(rows(outputs[group, :, images]), _columns(image[group, :, images], windows, size).T)
     return dw.reshape(groups * k, c, *windows.kernel)
 
 
@@ -82,7 +83,7 @@ def conv2d_input_gradient(
 
     def multiply_and_add(group: int, images: slice) -> cupy.ndarray:
         gradients = outputs[group, :, images]
-        columns, n = filters[group].T @ rows(gradients), gradients.shape[1]
+        columns, n = matmul(filters[group].T, rows(gradients)), gradients.shape[1]
         if _own_columns(windows):
             return columns
         return COL2IM(columns, *geometry(n, size, windows), size=c * n * prod(size))
