@@ -75,10 +75,11 @@ def assert_mistake(result, complaint):
 # Help
 
 @pytest.mark.parametrize("command, options", [
-    ("", "train evaluate predict summary info --version"),
+    ("", "train evaluate predict step-through summary bench info --version"),
     ("train", "model --data --resume --out --input-size --augment --epochs --batch-size --lr --momentum --weight-decay "
               "--shift --schedule --seed --workers --option --quiet --device --threads"),
     ("evaluate", "RUN --data --ten-crop --best --device --threads"),
+    ("step-through", "RUN --out --data --index --input-size --text --best --option --device --threads"),
     ("predict", "RUN IMAGE --invert --best --device --threads"),
     ("summary", "model --input-size --batch-size --option --csv --device --threads"),
     ("info", "--device --threads"),
