@@ -273,7 +273,7 @@ def backward_steps(loss: Tensor, gradient: Operand | None = None) -> Iterator[St
                            "requires_grad=True, or it was computed under no_grad()")
     pending: dict[Node | Tensor, Array] = {loss.node or loss: _seed(loss, gradient)}
     borrowed: set[Node | Tensor] = {loss.node or loss}  # whose pending array may be someone else's memory
-    for node in _newest_first(loss):
+    for node in recorded_nodes(loss):
         if node.gradients is None:
             raise RuntimeError(f"backward() came to {node.operation} a second time: what its gradient needs was "
                                "released after the first. Compute the loss again, or add the losses "
@@ -321,7 +321,8 @@ def _seed(loss: Tensor, gradient: Operand | None) -> Array:
     return array
 
 
-def _newest_first(loss: Tensor) -> list[Node]:
+def recorded_nodes(loss: Tensor) -> list[Node]:
+    """The operations that `loss` was computed by, newest first: the order of the backward pass."""
     found: set[Node] = set()
     waiting = [loss.node]
     while waiting:

@@ -1,6 +1,6 @@
-"""The command line: train, evaluate, predict, summary, bench, info. ``minidl COMMAND --help`` says what each one takes.
+"""The command line: train, evaluate, predict, step-through, summary, bench, info. ``minidl COMMAND --help`` tells more.
 
-What is taken stands here, what the commands do in `train`, `measure` and `bench`.
+What is taken stands here, what the commands do in `train`, `measure`, `step_through` and `bench`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..training import Diverged
 from ..training.configuration import SCHEDULES
 from .bench import NETWORKS, bench
 from .measure import evaluate, info, predict, summary
+from .step_through import step_through
 from .train import train
 
 
@@ -139,7 +140,21 @@ def _parser() -> argparse.ArgumentParser:
     prediction.add_argument("subject", metavar="RUN", help=published)
     prediction.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image file")
     prediction.add_argument("--invert", action="store_true", help="dark strokes on a bright ground")
-    for subcommand in (evaluation, prediction):
+    stepping = command(
+        "step-through", step_through, "Look at one forward and backward pass, an operation at a time, in a browser.",
+        "examples:\n"
+        "  minidl step-through lenet5                   fresh weights, the first test digit; open backward.html\n"
+        "  minidl step-through runs/NAME --index 7      trained weights, another digit\n"
+        "  minidl step-through resnet50 --input-size 64 modules are folded; a click opens one\n"
+        "  minidl step-through lenet5 --text            in the terminal",
+    )
+    stepping.add_argument("subject", metavar="RUN", help="a run folder, or the name of a model for fresh weights")
+    stepping.add_argument("--out", metavar="FILE", default="backward.html", help="the page (default: backward.html)")
+    stepping.add_argument("--data", metavar="NAME", help="the images, as for train (default: the run's, or digits)")
+    stepping.add_argument("--index", type=int, default=0, metavar="N", help="which test image (default: 0)")
+    stepping.add_argument("--input-size", type=int, metavar="N", help="pixels a side (default: what it was made for)")
+    stepping.add_argument("--text", action="store_true", help="print the steps instead of writing the page")
+    for subcommand in (evaluation, prediction, stepping):
         subcommand.add_argument("--best", action="store_true", help="the weights of the best epoch instead of the last")
     counting = command(
         "summary", summary, "Count a model's neurons, parameters, multiply-adds and memory, layer by layer.",
@@ -151,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     counting.add_argument("--input-size", type=int, metavar="N", help="pixels a side (default: what it was made for)")
     counting.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
     counting.add_argument("--csv", metavar="FILE", help="also write the rows to FILE")
-    for subcommand in (training, counting):
+    for subcommand in (training, counting, stepping):
         subcommand.add_argument(
             "--option", type=_assignment, action="append", metavar="NAME=VALUE", help="an option of the model"
         )

@@ -51,7 +51,7 @@ def train(options: argparse.Namespace) -> int:
     else:
         if options.model is None:
             raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
-        configuration = _configure(options)
+        configuration = configure(options)
         trainer = _trainer(configuration, options.workers, options.cuda_graph)
         _check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
         run = Run.create(options.out or _new_folder(configuration), configuration)
@@ -83,15 +83,16 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _configure(options: argparse.Namespace) -> Configuration:
+def configure(options: argparse.Namespace) -> Configuration:
+    """What the options say, and where they say nothing what suits the model and the images."""
     import models
 
     model_options = dict(options.option or ())
     preset = models.preset(options.model, model_options.get("variant"))
-    given = {name: getattr(options, name) for name in TUNABLE}
+    given = {name: getattr(options, name, None) for name in TUNABLE}
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     data = options.data or "digits"
-    if isinstance(find_source(data)[0], Drawings) and options.augment is None:
+    if isinstance(find_source(data)[0], Drawings) and given["augment"] is None:
         values["augment"] = "none"  # a preset's recipe is for photographs
     dataset = open_dataset(data, False, values["input_size"])
     classes = class_names(dataset)

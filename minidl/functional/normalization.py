@@ -11,8 +11,7 @@ from .arguments import check_same_dtype, remember_last
 @differentiable
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
     """y = x s^{−β}, s = k + (α / size) Σ x² over `size` neighbouring channels
-
-    ∂L/∂xᵢ = gᵢ sᵢ^{−β} − (2αβ / size) xᵢ Σ gⱼ xⱼ sⱼ^{−β−1} over the channels j whose window holds i.
+    ∂L/∂xᵢ = gᵢ sᵢ^{−β} − (2αβ / size) xᵢ Σ gⱼ xⱼ sⱼ^{−β−1} over the channels j whose window holds i
 
     (N, C, …); the window of channel c runs from c − ⌊size/2⌋ to c + ⌊(size − 1)/2⌋, as in PyTorch. Krizhevsky et al.
     2012 (section 3.3) do not divide α by `size`: their α = 10⁻⁴ with n = 5 is `alpha=5e-4` here.
@@ -43,9 +42,8 @@ def batch_norm(
     eps: float = 1e-5,
 ):
     """y = γ x̂ + β, x̂ = (x − μ) / √(σ² + ε)     ∂L/∂γ = Σ g x̂     ∂L/∂β = Σ g
-
-    Training, where μ and σ² depend on x: ∂L/∂x = γ / √(σ² + ε) · (g − mean(g) − x̂ mean(g x̂)).
-    Evaluation, where they are the running statistics: ∂L/∂x = γ / √(σ² + ε) · g.
+    ∂L/∂x = γ / √(σ² + ε) · (g − mean(g) − x̂ mean(g x̂)) in training, where μ and σ² depend on x
+    ∂L/∂x = γ / √(σ² + ε) · g in evaluation, where they are the running statistics
 
     (N, C) or (N, C, …), each channel over all its values; `weight` γ and `bias` β are (C). While training, σ² is the
     biased variance, and the running statistics move in place by r ← (1 − momentum) r + momentum · (mean or unbiased

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -53,6 +55,28 @@ class RemovableHandle:
         self.remove()
 
 
+class _Observing(threading.local):
+    def __init__(self) -> None:
+        self.observers: list[tuple[Callable[[Module], None], Callable[[Module], None]]] = []
+
+
+_observing = _Observing()
+
+
+@contextmanager
+def observe_modules(enter: Callable[[Module], None], leave: Callable[[Module], None]) -> Iterator[None]:
+    """Inside, ``enter(module)`` is called before each module of this thread runs, and ``leave(module)`` after it.
+
+    With `minidl.autograd.observe_operations` they say in which module an operation ran. No `leave` follows an error.
+    """
+    observer = enter, leave
+    _observing.observers.append(observer)
+    try:
+        yield
+    finally:
+        _observing.observers.remove(observer)
+
+
 class Module:
     """The base of all layers and networks. Assign parameters and modules as attributes; write `forward`.
 
@@ -74,6 +98,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(); define what it computes from its input")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        for enter, _ in _observing.observers:
+            enter(self)
         for hook in self._forward_pre_hooks:
             replaced = hook.function(self, inputs)
             if replaced is not None:
@@ -82,6 +108,8 @@ class Module:
         for hook in self._forward_hooks:
             replaced = hook.function(self, inputs, output)
             output = output if replaced is None else replaced
+        for _, leave in _observing.observers:
+            leave(self)
         return output
 
     def register_forward_pre_hook(self, hook: Callable[[Any, tuple[Any, ...]], Any]) -> RemovableHandle:
