@@ -18,7 +18,7 @@ HATCHES = ("", "///", "...", "xxx")
 def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Picture:
     """The rows that `Trainer` yields: loss and error by epoch, on the training and on the test images."""
     epochs = [row["epoch"] for row in history]
-    result = picture(9, 3.6)
+    result = picture(7.8, 3.2)
     left, right = result.subplots(1, 2)
     for axes, name, factor in ((left, "loss", 1.0), (right, "error", 100.0)):
         for part, style in (("train", LINES[1]), ("test", LINES[0])):
