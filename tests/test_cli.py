@@ -77,11 +77,12 @@ def assert_mistake(result, complaint):
 # Help
 
 @pytest.mark.parametrize("command, options", [
-    ("", "train evaluate predict summary info --version"),
+    ("", "train evaluate predict step-through summary bench info --version"),
     ("train", "model --data --resume --out --input-size --augment --epochs --batch-size --lr --momentum --weight-decay "
               "--shift --schedule --seed --workers --option --cuda-graph --quiet --device "
               "--precision --threads"),
     ("evaluate", "RUN --data --ten-crop --best --device --precision --threads"),
+    ("step-through", "RUN --out --data --index --input-size --text --best --option --device --precision --threads"),
     ("predict", "RUN IMAGE --invert --best --device --precision --threads"),
     ("summary", "model --input-size --batch-size --option --csv --device --precision --threads"),
     ("info", "--device --precision --threads"),

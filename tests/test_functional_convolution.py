@@ -67,27 +67,6 @@ def test_gradients_are_those_of_the_naive_loops(case):
 # What the parts have to do with each other
 
 
-@given(case=CASES["im2col"], seed=st.integers(0, 99))
-def test_im2col_and_col2im_are_adjoint(case, seed):
-    """Claim D8: ⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩."""
-    x = case.arrays["input"]
-    columns = F.im2col(dl.tensor(x), **case.options).data
-    c = np.random.default_rng(seed).standard_normal(columns.shape)
-    image = F.col2im(dl.tensor(c), x.shape[-2:], **case.options).data
-    assert_close(np.vdot(columns, c), np.vdot(x, image))
-
-
-@given(case=CASES["im2col"], filters=st.integers(1, 3), seed=st.integers(0, 99))
-def test_convolution_is_a_product_with_im2col(case, filters, seed):
-    """Claim D8: every output pixel of every filter is one row of weights times one column of the image."""
-    x, kernel = case.arrays["input"], oracles.pair(case.options["kernel_size"])
-    weight = np.random.default_rng(seed).standard_normal((filters, x.shape[-3], *kernel))
-    window = {name: value for name, value in case.options.items() if name != "kernel_size"}
-    result = F.conv2d(dl.tensor(x), dl.tensor(weight), **window).data
-    product = weight.reshape(filters, -1) @ F.im2col(dl.tensor(x), **case.options).data
-    assert_close(result, product.reshape(result.shape))
-
-
 @pytest.mark.parametrize("stride, padding, dilation, groups", [(1, 0, 1, 1), ((2, 1), (1, 0), (1, 2), 2), (3, 1, 2, 1)])
 def test_transposed_convolution_is_the_gradient_of_convolution(stride, padding, dilation, groups):
     rng = np.random.default_rng(0)

@@ -30,6 +30,7 @@ import models
 from minidl import functional as F
 from minidl import kernels, nn, optim
 from minidl.cli import main
+from minidl.inspect import step_through
 from minidl.training import CapturedPass, Trainer
 
 ROOMS = ("minidl.kernels.gpu", "cupy")
@@ -383,3 +384,13 @@ def test_a_whole_number_on_the_gpu_is_an_index():
     for wrong in (dl.tensor(1.0, device="gpu"), dl.tensor([1], device="gpu")):
         with pytest.raises(TypeError, match="only a whole number can be an index"):
             [10, 20, 30][wrong]
+
+
+def test_a_step_through_shows_the_arrays_of_a_gpu():
+    x = dl.tensor([[1.0, -2.0]], device="gpu")
+    layer = nn.Linear(2, 3).to("gpu")
+    steps = step_through(lambda: layer(x).sum())
+    shown = steps.trace.operations[0].result
+    assert isinstance(shown.excerpt.entries, np.ndarray) and "linear" in steps.html()
+    np.testing.assert_array_equal(shown.excerpt.entries, layer(x).detach().to("cpu").numpy())
+    np.testing.assert_array_equal(shown.gradient.entries, np.ones((1, 3)))

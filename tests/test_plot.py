@@ -25,7 +25,7 @@ def drawn(picture):
     """A picture that comes out as PNG, of a size that fits a notebook."""
     png, size = picture._repr_png_()
     assert png.startswith(b"\x89PNG")
-    assert 100 <= size["width"] <= 700 and 30 <= size["height"]
+    assert 100 <= size["width"] <= 750 and 30 <= size["height"]
     return picture
 
 

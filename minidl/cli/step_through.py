@@ -29,7 +29,8 @@ def step_through(options: argparse.Namespace) -> int:
     images, labels = (Tensor(np.stack([x])).to(get_device()) for x in (image, np.asarray(label)))
     criterion = getattr(model, "criterion", F.cross_entropy)
     steps = look(lambda: criterion(model.train()(images), labels))
-    shown = f"{options.subject} on test image {options.index} of {configuration.data}, labelled {class_names(dataset)[label]}"
+    labelled = f"labelled {class_names(dataset)[label]}"
+    shown = f"{options.subject} on test image {options.index} of {configuration.data}, {labelled}"
     if options.text:
         print(f"{shown}\n\n{steps}")
         return 0

@@ -1,6 +1,7 @@
-"""Looking into networks: what each layer costs and sees, and one backward pass, an operation at a time."""
+"""Looking into networks: what layers cost and see, one backward pass, what units answer to and decisions hang on."""
 
 from .step_through import StepThrough, step_through
 from .summary import Layer, Summary, summary
+from .visualize import deconvnet, occlusion
 
-__all__ = ["Layer", "StepThrough", "Summary", "step_through", "summary"]
+__all__ = ["Layer", "StepThrough", "Summary", "deconvnet", "occlusion", "step_through", "summary"]

@@ -68,7 +68,9 @@ def excerpt(array: Array, limit: int) -> Excerpt:
         with np.errstate(over="ignore"):
             statistics = tuple(map(float, (
                 finite.min(), finite.max(), finite.mean(), np.sqrt((finite * finite).sum()), (finite == 0).mean())))
-    return Excerpt(whole.shape, str(whole.dtype), *statistics, whole.size - finite.size, np.array(entries))
+    low, high, mean, norm, zeros = statistics
+    others = whole.size - finite.size
+    return Excerpt(whole.shape, str(whole.dtype), low, high, mean, norm, zeros, others, np.array(entries))
 
 
 def shown_shape(shape: tuple[int, ...], limit: int) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from ..io import write_atomically
 
-DOTS = 144
-"""Per inch of a picture, twice those at which a notebook shows it."""
+DOTS, SHOWN = 144, 96
+"""Per inch: those that a picture has, so that it is sharp, and those over which a notebook spreads it."""
 
 
 class Picture(Figure):
@@ -21,7 +21,7 @@ class Picture(Figure):
         buffer = io.BytesIO()
         FigureCanvasAgg(self)
         self.savefig(buffer, format="png", dpi=DOTS, facecolor="none")
-        width, height = (round(inches * DOTS / 2) for inches in self.get_size_inches())
+        width, height = (round(inches * SHOWN) for inches in self.get_size_inches())
         return buffer.getvalue(), {"width": width, "height": height}
 
     def save(self, path: str | Path) -> None:
