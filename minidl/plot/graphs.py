@@ -18,7 +18,7 @@ HATCHES = ("", "///", "...", "xxx")
 def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Picture:
     """The rows that `Trainer` yields: loss and error by epoch, on the training and on the test images."""
     epochs = [row["epoch"] for row in history]
-    result = picture(9, 3.6)
+    result = picture(7.8, 3.2)
     left, right = result.subplots(1, 2)
     for axes, name, factor in ((left, "loss", 1.0), (right, "error", 100.0)):
         for part, style in (("train", LINES[1]), ("test", LINES[0])):
@@ -47,7 +47,7 @@ def lines(
         places = np.arange(len(y)) if x is None else array(x)
         axes.plot(places, y, label=name, linewidth=1.6, markersize=4, markevery=max(1, len(y) // 12), **style)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    if x is None:
+    if x is None or array(x).dtype.kind in "iu":
         axes.xaxis.get_major_locator().set_params(integer=True)
     if log:
         axes.set_yscale("log")

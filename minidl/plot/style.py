@@ -44,7 +44,7 @@ def array(x: Any) -> np.ndarray:
 def in_ink(axes: Any) -> Any:
     """`axes` with everything around the data in the colour of the text."""
     axes.set_facecolor("none")
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(which="both", colors=INK, labelsize=8)
     for part in (axes.xaxis.label, axes.yaxis.label, axes.title):
         part.set_color(INK)
         part.set_fontsize(9)
