@@ -70,12 +70,12 @@ def heatmap(
         raise ValueError(f"a heat map shows a matrix (M, N); got shape {values.shape}")
     m, n = values.shape
     result = picture(min(7.5, 1.2 + 0.42 * n), min(6.0, 0.9 + 0.42 * m))
-    axes = in_ink(result.subplots())
-    limits = signed_limits(values)
+    axes, limits = result.subplots(), signed_limits(values)
     axes.imshow(values, cmap=SIGNED, **limits)
     for positions, names, place in ((m, rows, axes.yaxis), (n, columns, axes.xaxis)):
         place.set_ticks(range(positions) if names is not None else [], names if names is not None else [])
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    in_ink(axes)
     if values.size <= NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             colour = "black" if value > 0.1 * limits["vmax"] else "white"
