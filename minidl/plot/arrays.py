@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import INK, SIGNED, array, blank, in_ink, picture, signed_limits
+from .style import INK, SIGNED, array, blank, in_ink, picture, signed_limits, width_of
 
 if TYPE_CHECKING:
     from .picture import Picture
@@ -69,7 +69,7 @@ def heatmap(
     if values.ndim != 2:
         raise ValueError(f"a heat map shows a matrix (M, N); got shape {values.shape}")
     m, n = values.shape
-    result = picture(min(7.5, 1.2 + 0.42 * n), min(6.0, 0.9 + 0.42 * m))
+    result = picture(min(7.5, max(1.2 + 0.42 * n, width_of(title))), min(6.0, 0.9 + 0.42 * m))
     axes, limits = result.subplots(), signed_limits(values)
     axes.imshow(values, cmap=SIGNED, **limits)
     for positions, names, place in ((m, rows, axes.yaxis), (n, columns, axes.xaxis)):

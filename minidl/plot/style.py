@@ -41,6 +41,11 @@ def array(x: Any) -> np.ndarray:
     return np.asarray(x) if not isinstance(x, Tensor) else to_device(x.data, "cpu")
 
 
+def width_of(title: str) -> float:
+    """Inches that a title takes."""
+    return 0.4 + 0.075 * len(title)
+
+
 def in_ink(axes: Any) -> Any:
     """`axes` with everything around the data in the colour of the text."""
     axes.set_facecolor("none")
