@@ -53,8 +53,7 @@ def exercise(name: str, function: Callable[..., Any]) -> str:
     chosen = find(name)
     if not callable(function):
         raise TypeError(f"check.exercise: the answer to {name!r} must be a function; got {type(function).__name__}")
-    names = [parameter.name for parameter in chosen.parameters]
-    return judge(chosen, lambda arguments: call(function, arguments, names, len(chosen.outputs)))
+    return judge(chosen, local(chosen, function))
 
 
 def find(name: str) -> Exercise:
@@ -64,11 +63,17 @@ def find(name: str) -> Exercise:
     return EXERCISES[name]
 
 
-def judge(chosen: Exercise, answer: Callable[[tuple[Any, ...]], Outcome]) -> str:
-    """The verdict on a function that gives ``answer(arguments)``: a line that confirms it, or ExerciseError."""
+def local(chosen: Exercise, function: Callable[..., Any]) -> Callable[[int], Outcome]:
+    """What `function` gives in the case of a number, called in this process."""
+    arguments, names = chosen.fresh_arguments(), [parameter.name for parameter in chosen.parameters]
+    return lambda position: call(function, arguments[position], names, len(chosen.outputs))
+
+
+def judge(chosen: Exercise, answer: Callable[[int], Outcome]) -> str:
+    """The verdict on a function that gives ``answer(number of the case)``: a confirming line, or ExerciseError."""
     cases, outcomes = chosen.solved, []
-    for case, arguments in zip(cases, chosen.fresh_arguments()):
-        outcomes.append(answer(arguments))
+    for position, case in enumerate(cases):
+        outcomes.append(answer(position))
         if outcomes[-1].complaint and not _has_wrong_values(cases, outcomes):
             raise _complaint(chosen, case, outcomes[-1])
     returned = [(case, outcome.values) for case, outcome in zip(cases, outcomes) if outcome.values is not None]

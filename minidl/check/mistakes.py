@@ -51,8 +51,7 @@ def diagnose(exercise: Exercise, output: str, answers: Sequence[Answer]) -> str 
     if general := _general(answers):
         return general
     for words, predicted in predictions.items():
-        covered = {answer.case.title for answer in predicted}
-        if all(answer.is_right or answer.case.title in covered for answer in answers):
+        if len(predicted) == len(answers):
             with np.errstate(all="ignore"):
                 if second := _transformed(predicted) or _factor(predicted):
                     return f"{words}; and besides, {second}"
@@ -60,10 +59,10 @@ def diagnose(exercise: Exercise, output: str, answers: Sequence[Answer]) -> str 
 
 
 def _explains(predicted: Sequence[Answer], answers: Sequence[Answer]) -> bool:
-    """Every prediction came true, and no wrong answer is without one."""
-    covered = {answer.case.title for answer in predicted}
-    return (all(same(answer.got, answer.right) for answer in predicted)
-            and all(answer.is_right or answer.case.title in covered for answer in answers))
+    """Every prediction came true, among them that of the smallest case that is wrong."""
+    smallest = next(answer.case.title for answer in answers if not answer.is_right)
+    return (any(answer.case.title == smallest for answer in predicted)
+            and all(same(answer.got, answer.right) for answer in predicted))
 
 
 def _predict(variant: Callable[..., Any], case: Case) -> np.ndarray | None:
@@ -93,10 +92,17 @@ TRANSFORMED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def _general(answers: Sequence[Answer]) -> str | None:
     with np.errstate(all="ignore"):
-        for hypothesis in (_float_counts, _transformed, _single_precision, _truncated, _factor, _unsummed, _oversummed,
-                           _reshaped, _not_finite):
+        for hypothesis in (_an_input, _float_counts, _transformed, _single_precision, _truncated, _factor, _unsummed,
+                           _oversummed, _reshaped, _not_finite):
             if words := hypothesis(answers):
                 return words
+    return None
+
+
+def _an_input(answers: Sequence[Answer]) -> str | None:
+    for name, value in answers[0].case.arguments.items():
+        if isinstance(value, np.ndarray) and all(same(got, case.arguments[name]) for got, _, case in answers):
+            return f"it is the input {name}, unchanged"
     return None
 
 
@@ -169,7 +175,7 @@ def _unsummed(answers: Sequence[Answer]) -> str | None:
     """Sums of what came are right: the axes are named that are still there."""
     found = None
     for got, right, _ in answers:
-        if got.ndim == 0 or got.size <= right.size:
+        if got.ndim == 0 or got.size <= right.size or got.ndim > right.ndim + 4:
             if same(got.reshape(right.shape) if got.size == right.size else got, right):
                 continue
             return None
@@ -215,9 +221,8 @@ def common_ground(exercise: Exercise, wrong: Sequence[bool]) -> str:
     """What tells the wrong cases from the right ones, as `stride > 1`; empty if nothing does."""
     traits = [_traits(exercise, case) for case in exercise.solved]
     names = [name for name in traits[0] if all(name in of for of in traits)]
-    for name in names:
-        if [of[name] for of in traits] == list(wrong):
-            return f"It is wrong exactly where {name}."
+    if exact := [name for name in names if [of[name] for of in traits] == list(wrong)]:
+        return f"It is wrong exactly where {' and '.join(exact)}."
     necessary = [name for name in names if all(of[name] for of, bad in zip(traits, wrong) if bad)]
     rarest = min(necessary, key=lambda name: sum(of[name] for of in traits), default=None)
     if rarest is None or all(of[rarest] for of in traits):

@@ -1,4 +1,4 @@
-"""Unit 05, AlexNet: the paper's response normalisation, and the cost of a convolution in groups. Claims D9, F2 to F4."""
+"""Unit 05, AlexNet: the paper's response normalisation, and what groups save. Claims D9, F2 to F4."""
 
 from __future__ import annotations
 
@@ -54,10 +54,14 @@ LOCAL_RESPONSE_NORM = Exercise(
             lambda x, n, alpha, beta, k: _normalised(x, _squares(x, n, n), alpha, beta, k),
         "the window lacks its last channel: a Python slice ends before its end (c + n // 2 + 1)":
             lambda x, n, alpha, beta, k: _normalised(x, _squares(x, n // 2, n // 2 - 1), alpha, beta, k),
+        "the window lacks its last channel, at the last channels too: a Python slice ends before its end":
+            lambda x, n, alpha, beta, k: _normalised(x, np.stack(
+                [(x[:, max(c - n // 2, 0) : min(c + n // 2, x.shape[1] - 1)] ** 2).sum(axis=1)
+                 for c in range(x.shape[1])], axis=1), alpha, beta, k),
         "the window begins at the channel itself: it lies around it, n // 2 to each side":
             lambda x, n, alpha, beta, k: _normalised(x, _squares(x, 0, n - 1), alpha, beta, k),
         "the window wraps around at the first and last channel: it is cut off there": lambda x, n, alpha, beta, k:
-            _normalised(x, sum(np.roll(x, shift, axis=1) ** 2 for shift in range(-(n // 2), n // 2 + 1)), alpha, beta, k),
+            _normalised(x, sum(np.roll(x, by, axis=1) ** 2 for by in range(-(n // 2), n // 2 + 1)), alpha, beta, k),
         "it multiplies where it should divide": lambda x, n, alpha, beta, k:
             x * (k + alpha * _squares(x, n // 2, n // 2)) ** beta,
         "only the channel itself is squared: the sum over its neighbours is missing": lambda x, alpha, beta, k:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ... import functional as F
 from ..definition import Exercise, Gradient, with_cotangents
+from .lenet import first_windows
 
 
 def im2col(x, kernel_height, kernel_width, stride, padding):
@@ -69,6 +70,11 @@ IM2COL = Exercise(
             lambda x, kernel_height, kernel_width, stride: im2col(x, kernel_height, kernel_width, stride, 0),
         "the stride is ignored: windows start `stride` pixels apart":
             lambda x, kernel_height, kernel_width, padding: im2col(x, kernel_height, kernel_width, 1, padding),
+        "the windows start one pixel apart, and should start `stride` pixels apart (i · stride)":
+            lambda x, kernel_height, kernel_width, stride, padding:
+                _flat(_columns(x, kernel_height, kernel_width, 1, padding)[
+                    ..., : (x.shape[2] + 2 * padding - kernel_height) // stride + 1,
+                    : (x.shape[3] + 2 * padding - kernel_width) // stride + 1]),
         "it is transposed: a window is a column, (N, C·KH·KW, OH·OW), not a row":
             lambda x, kernel_height, kernel_width, stride, padding:
                 im2col(x, kernel_height, kernel_width, stride, padding).numpy().swapaxes(1, 2),
@@ -111,6 +117,9 @@ CONV2D = Exercise(
             lambda x, w, b, stride: conv2d(x, w, b, stride, 0),
         "the stride is ignored: windows start `stride` pixels apart": lambda x, w, b, padding:
             conv2d(x, w, b, 1, padding),
+        "the windows start one pixel apart, and should start `stride` pixels apart (i · stride)":
+            lambda x, w, b, stride, padding:
+                first_windows(conv2d(x, w, b, 1, padding).numpy(), conv2d(x, w, b, stride, padding)),
         "the bias is forgotten: add b, one number a filter": lambda x, w, stride, padding:
             conv2d(x, w, None, stride, padding),
         "the kernel is flipped: this is the convolution of mathematics; a layer computes the cross-correlation":
@@ -125,6 +134,8 @@ CONV2D = Exercise(
             lambda x, w, b, stride, padding: conv2d(x[:, -1:], w[:, -1:], b, stride, padding),
         "the bias is added once a channel, and should be added once": lambda x, w, b, stride, padding:
             conv2d(x, w, b * x.shape[1], stride, padding),
+        "the bias is added once a pixel of the window, inside the sum: it belongs outside":
+            lambda x, w, b, stride, padding: conv2d(x, w, b * w[0].size, stride, padding),
         "the bias is subtracted": lambda x, w, b, stride, padding: conv2d(x, w, -b, stride, padding),
         "only the bias of the first filter is added": lambda x, w, b, stride, padding:
             conv2d(x, w, np.full_like(b, b[0]), stride, padding),
@@ -157,6 +168,8 @@ CONV2D_GRADIENT = Exercise(
                 lambda g, x, w, b, stride, padding: _dx(g, x, w[:, :, ::-1, ::-1], b, stride, padding),
             "overlapping windows overwrite each other: each adds to dx (+= in place of =)":
                 lambda g, x, w, stride, padding: _overwritten(g, x, w, stride, padding),
+            "windows and filters overwrite each other: each adds to dx (+= in place of =)":
+                lambda g, x, w, stride, padding: _overwritten(g[:, -1:], x, w[-1:], stride, padding),
             "only the first filter sends a gradient back: sum over all of them":
                 lambda g, x, w, b, stride, padding: _dx(g[:, :1], x, w[:1], b[:1], stride, padding),
             "only the last filter sends a gradient back: sum over all of them":
@@ -174,6 +187,8 @@ CONV2D_GRADIENT = Exercise(
                 lambda g, x, w, b, stride, padding: _dw(g[:1], x[:1], w, b, stride, padding),
             "only the last image counts: sum over the batch (+= in place of =)":
                 lambda g, x, w, b, stride, padding: _dw(g[-1:], x[-1:], w, b, stride, padding),
+            "every image is taken to be the first one: the index of the batch is missing":
+                lambda g, x, w, b, stride, padding: _dw(g.sum(axis=0, keepdims=True), x[:1], w, b, stride, padding),
             "it is divided by the number of images: g holds the 1/n of the loss already":
                 lambda g, x, w, b, stride, padding: _dw(g, x, w, b, stride, padding) / len(x),
             "it is flipped: dw[i, j] belongs to w[i, j]":

@@ -55,6 +55,8 @@ INCEPTION_COST = Exercise(
         "bottlenecks": {
             "the bottlenecks themselves are forgotten: the 1 × 1 convolutions to r3, r5 and p channels cost too":
                 _bottlenecks(lambda c, f1, r3, f3, r5, f5, p: c * f1 + 9 * r3 * f3 + 25 * r5 * f5),
+            "two bottlenecks are forgotten: the 1 × 1 convolutions to r3 and r5 channels cost too":
+                _bottlenecks(lambda c, f1, r3, f3, r5, f5, p: c * (f1 + p) + 9 * r3 * f3 + 25 * r5 * f5),
             "the projection behind the pool is forgotten: p filters of 1 × 1":
                 _bottlenecks(lambda c, f1, r3, f3, r5, f5, p: c * (f1 + r3 + r5) + 9 * r3 * f3 + 25 * r5 * f5),
             "the 1 × 1 branch is forgotten: f1 filters":

@@ -40,10 +40,18 @@ def windows_of(x, size, stride):
     return np.lib.stride_tricks.sliding_window_view(x, (size, size), (2, 3))[:, :, ::stride, ::stride]
 
 
+def first_windows(dense, strided):
+    """As many windows as `strided` has, of those of stride 1."""
+    return dense[:, :, : strided.shape[2], : strided.shape[3]]
+
+
 AVG_POOL2D = Exercise(
     "avg_pool2d(x (N, C, H, W), size, stride) -> y (N, C, OH, OW)", _of_any_dtype, _whole_numbers_too,
     {"y": {
         "the stride is ignored: windows start `stride` pixels apart": lambda x, size: _of_any_dtype(x, size, 1),
+        "the windows start one pixel apart, and should start `stride` pixels apart (i · stride)":
+            lambda x, size, stride: first_windows(
+                _of_any_dtype(x, size, 1).numpy(), _of_any_dtype(x, size, stride).numpy()),
         "the stride is taken to be the size of the window, and they may differ":
             lambda x, size: _of_any_dtype(x, size, size),
         "it is the maximum of each window, and should be the mean": lambda x, size, stride:

@@ -60,12 +60,15 @@ SOFTMAX = Exercise(
             lambda z: _a(z, 0),
         "it is normalised over the whole batch: the sum runs over the classes of each sample (axis=1)":
             lambda z: _a(z.reshape(1, -1)).reshape(z.shape),
+        "the sum runs over the whole batch: it should run over the classes of each sample (axis=1)":
+            lambda z: np.exp(z - z.max(axis=1, keepdims=True)) / np.exp(z - z.max(axis=1, keepdims=True)).sum(),
         "the maximum of the whole batch is subtracted, so that small samples underflow to 0 / 0: one maximum a row":
             lambda z: _naive(z - z.max()),
         "the division by the sum of the exponentials is missing": lambda z: np.exp(z),
         "the exponential is missing: the logits themselves are divided by their sum":
             lambda z: z / z.sum(axis=1, keepdims=True),
         "it is log-softmax: the logarithm is one step too many": lambda z: F.log_softmax(np.asarray(z, np.float64), 1),
+        "it is the logarithm of the softmax: one step too many": lambda z: np.log(_a(z)),
         "it is a sigmoid of each logit, which looks at no other class": lambda z: F.sigmoid(np.asarray(z, np.float64)),
         "the sign of the exponent is wrong: this is e⁻ᶻ": lambda z: _a(-z),
         "the maximum is subtracted above, but not in the sum below":

@@ -122,10 +122,11 @@ def _over(axes):
 BATCH_NORM = Exercise(
     "batch_norm(x (N, C, H, W), gamma (C), beta (C), eps) -> y (N, C, H, W)", batch_norm, _norm_cases,
     {"y": {
-        "mean and variance run over the batch alone: they run over images, rows and columns (axis=(0, 2, 3))": _over((0,)),
+        "mean and variance run over the batch alone: they run over images, rows and columns (axis=(0, 2, 3))":
+            _over((0,)),
         "mean and variance run over each image alone: they run over the batch too (axis=(0, 2, 3))": _over((2, 3)),
         "mean and variance run over everything: each channel has its own (axis=(0, 2, 3))": _over((0, 1, 2, 3)),
-        "mean and variance run over the channels, as in layer normalisation: each channel has its own (axis=(0, 2, 3))":
+        "mean and variance run over the channels of each image: each channel has its own (axis=(0, 2, 3))":
             _over((1, 2, 3)),
         "the variance is the unbiased one (ddof=1): it should be divided by the count itself":
             lambda x, gamma, beta, eps: _scaled(x, _statistics(x, degrees=1), gamma, beta, eps),
@@ -173,9 +174,10 @@ BATCH_NORM_GRADIENT = Exercise(
     Gradient(batch_norm, "x", "gamma", "beta"), with_cotangents(batch_norm, _norm_cases),
     {
         "dx": {
-            "mean and variance are taken for constants: they depend on x, and two terms are missing":
+            "mean and variance are taken for constants: they depend on x, two terms are missing":
                 _dx(lambda g, xhat, scale: scale * g),
-            "the term through the variance is missing: − x̂ mean(g x̂)": _dx(lambda g, xhat, scale: scale * (g - _mean(g))),
+            "the term through the variance is missing: − x̂ mean(g x̂)":
+                _dx(lambda g, xhat, scale: scale * (g - _mean(g))),
             "the term through the mean is missing: − mean(g)":
                 _dx(lambda g, xhat, scale: scale * (g - xhat * _mean(g * xhat))),
             "gamma is forgotten": lambda g, x, gamma, eps: _whole(g, *_parts(g, x, np.ones_like(gamma), eps)),

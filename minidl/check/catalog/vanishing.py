@@ -113,7 +113,7 @@ def _clip_tables():
         "it is clipped by the norm of this array alone: one norm for all gradients together keeps the direction":
             of(lambda dw, db, m, x: shortened(x, np.linalg.norm(x), m)),
         "short gradients are lengthened: scale by min(1, max_norm / norm)":
-            of(lambda dw, db, m, x: x * m / norm(dw, db)),
+            of(lambda dw, db, m, x: x * (m / norm(dw, db))),
         "every entry is clipped to ±max_norm: that changes the direction; shorten the whole vector":
             of(lambda dw, db, m, x: np.clip(x, -m, m)),
         "the root is missing: the norm is √Σ x²": of(lambda dw, db, m, x: shortened(x, norm(dw, db) ** 2, m)),

@@ -39,6 +39,10 @@ def _with_stride_first(layers):
     return size
 
 
+def _whole_kernels(layers):
+    return receptive_field([(kernel + 1, stride) for kernel, stride in layers])
+
+
 def _from_the_last(layers):
     return receptive_field(layers[::-1])
 
@@ -66,7 +70,9 @@ RECEPTIVE_FIELD = Exercise(
             lambda layers: math.prod(kernel for kernel, _ in layers),
         "kernels are added as they are: each adds kernel − 1, for its first pixel is there already":
             lambda layers: sum(kernel for kernel, _ in layers),
-        "the first pixel is forgotten: without layers the field is 1, not 0": lambda layers: receptive_field(layers) - 1,
+        "each layer adds kernel steps: it adds kernel − 1, for one pixel is there already": _whole_kernels,
+        "the first pixel is forgotten: without layers the field is 1, not 0":
+            lambda layers: receptive_field(layers) - 1,
         "the list is read from its last layer, as if it came first: it begins at the image": _from_the_last,
         "the strides add up: they multiply, two of 2 make a step of 4 pixels": _additive_jumps,
         "only the last layer counts: it sees through all those before": lambda layers: layers[-1][0] if layers else 1,

@@ -6,7 +6,7 @@ import numpy as np
 
 from ... import functional as F
 from ..definition import Exercise
-from .lenet import pooling_cases, windows_of
+from .lenet import first_windows, pooling_cases, windows_of
 
 
 def max_pool2d(x, size, stride):
@@ -43,6 +43,9 @@ MAX_POOL2D = Exercise(
             "it is the minimum of each window, and should be the maximum": lambda x, size, stride:
                 windows_of(x, size, stride).min(axis=(4, 5)),
             "the stride is ignored: windows start `stride` pixels apart": lambda x, size: F.max_pool2d(x, size, 1),
+            "the windows start one pixel apart, and should start `stride` pixels apart (i · stride)":
+                lambda x, size, stride: first_windows(
+                    windows_of(x, size, 1).max(axis=(4, 5)), windows_of(x, size, stride).max(axis=(4, 5))),
             "the stride is taken to be the size of the window, and they may differ": lambda x, size:
                 F.max_pool2d(x, size, size),
             "the maximum is at least 0: start from −∞, not from 0": lambda x, size, stride:
