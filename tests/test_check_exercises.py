@@ -6,6 +6,7 @@ mistakes that the checker has.
 
 import inspect
 import re
+from pathlib import Path
 
 import answers
 import numpy as np
@@ -281,6 +282,7 @@ SPOILT = {
         ("g.T @ np.maximum(hidden, 0)", "g.T @ hidden", "dw2: the ReLU is missing"),
         ("back.T @ x", "back.T @ x / len(x)", "dw1: it is divided by the number of images"),
         ("dx = g + back @ w1", "dx = g * (back @ w1)", "dx: the paths are multiplied"),
+        ("on = hidden > 0", "on = hidden >= 0", "dx: a gradient passes the ReLU where W₁ x is exactly 0"),
         ("dx = g + back @ w1", "dx = 1 + back @ w1", "dx: the identity path passes 1"),
         ("g.T @ np.maximum(hidden, 0)", "np.maximum(hidden, 0).T @ g", "dw2: it is transposed"),
         ("return dx, dw1, dw2", "return dw1, dw2, dx", "order is wrong"),
@@ -294,6 +296,7 @@ SPOILT = {
         ("np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)", "belongs under the root"),
         (" + beta[:, None, None]", "", "beta is forgotten"),
         ("gamma[:, None, None] * x_hat", "x_hat", "gamma is forgotten"),
+        ("[:, None, None]", "", "gamma and beta run along the columns"),
         ("x - mean", "x", "mean is not subtracted"),
         ("variance + eps", "variance", "ε is forgotten"),
     ],
@@ -338,7 +341,7 @@ every_exercise = pytest.mark.parametrize("name", EXERCISES)
 @every_exercise
 def test_the_right_answer_passes(name):
     confirmation = check.exercise(name, getattr(answers, name))
-    assert confirmation.startswith(f"{name}: right in all {len(EXERCISES[name].solved)} cases")
+    assert confirmation == f"{name}: right in all {len(EXERCISES[name].solved)} cases."
 
 
 @pytest.mark.parametrize("name, was, became, words", [
@@ -442,6 +445,25 @@ def test_what_wrong_cases_share_is_said_where_no_mistake_is_known():
 
     error = failure("conv2d", wrong_at_a_stride)
     assert DIFFERS in error.diagnosis and "It is wrong exactly where stride > 1." in str(error)
+
+
+def test_the_message_in_the_readme_is_a_real_one():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"```\nExerciseError: (conv2d_gradient.*?)\n    \.\.\.\n```", readme, re.DOTALL)[1]
+    error = failure("conv2d_gradient", spoilt("conv2d_gradient", "g.sum(axis=(0, 2, 3))", "g.sum(axis=(2, 3))"))
+    assert str(error).startswith(shown + "\n")
+
+
+def test_where_the_wrong_entries_lie_is_said():
+    message = str(failure("conv2d", spoilt("conv2d", "for j in range(ow)", "for j in range(oh)")))
+    assert DIFFERS in message and "All that is wrong lies in y[:, :, :, 2:4], and is 0: is it ever written?" in message
+    message = str(failure("sigmoid", lambda x: answers.sigmoid(x) + (np.arange(x.size).reshape(x.shape) == 2)))
+    assert "All that is wrong lies in y[2:3]." in message
+
+
+def test_finite_differences_are_not_called_upon_at_a_kink():
+    message = str(failure("residual_block_gradient", spoilt("residual_block_gradient", "hidden > 0", "hidden >= 0")))
+    assert "kink of the ReLU" in message and "Finite differences" not in message
 
 
 def test_a_large_array_is_not_printed():

@@ -103,7 +103,7 @@ def grade(
     if jobs is not None and jobs < 1:
         raise ValueError(f"grade: at least one submission must run at once; got {jobs} jobs")
     entries = sorted((entry for entry in Path(folder).iterdir() if not entry.name.startswith((".", "__"))),
-                     key=lambda entry: entry.name)
+                     key=lambda entry: (_student(entry), entry.name))
     submissions = [entry for entry in entries if (entry.is_dir() and files_of(entry)) or entry.suffix in SUFFIXES]
     if not submissions:
         raise ValueError(f"there are no submissions in {folder}: no .py file, no notebook and no folder with one")
@@ -122,6 +122,10 @@ def grade(
             pool.shutdown(cancel_futures=True)
             raise
     return _complete(grades)
+
+
+def _student(submission: Path) -> str:
+    return plain(submission.stem if submission.suffix in SUFFIXES else submission.name)
 
 
 def _complete(grades: list[Grade]) -> list[Grade]:
@@ -153,7 +157,7 @@ class _Submission:
     process: _Process | None = field(default=None, init=False)
 
     def grade(self) -> Grade:
-        student = plain(self.path.stem if self.path.is_file() else self.path.name)
+        student = _student(self.path)
         with tempfile.TemporaryDirectory(prefix="minidl-grade-", ignore_cleanup_errors=True) as folder:
             self.copy = Path(folder) / self.path.name
             try:

@@ -22,6 +22,7 @@ def _block_cases(draw):
     yield "as many images as features", (draw(3, 3), draw(3, 3), draw(3, 3))
     yield "a batch", (draw(6, 4), draw(3, 4), draw(4, 3))
     yield "arrays that are not contiguous in memory", (draw(4, 3).T, draw(4, 5).T, draw(5, 4).T)
+    yield "a unit exactly at the kink of the ReLU", (np.array([[0.0]]), np.array([[1.5]]), np.array([[2.0]]))
 
 
 def _hidden(x, w1):
@@ -42,6 +43,8 @@ RESIDUAL_BLOCK_GRADIENT = Exercise(
             "only the identity path is there: ∂L/∂x = g + Jᵀ g": lambda g: g,
             "the derivative of the ReLU is missing: no gradient passes where W₁ x ≤ 0":
                 lambda g, w1, w2: g + g @ w2 @ w1,
+            "a gradient passes the ReLU where W₁ x is exactly 0, and should not (> 0, not >= 0)":
+                lambda g, x, w1, w2: g + (g @ w2 * (x @ w1.T >= 0)) @ w1,
             "the paths are multiplied, and should be added": lambda g, x, w1, w2: g * (_behind(g, x, w1, w2) @ w1),
             "the identity path passes 1, and should pass g": lambda g, x, w1, w2: 1 + _behind(g, x, w1, w2) @ w1,
             "the ReLU lets through where x > 0: it looks at W₁ x": lambda g, x, w1, w2:
@@ -141,6 +144,9 @@ BATCH_NORM = Exercise(
             _scaled(x, _statistics(x), np.ones_like(gamma), np.zeros_like(gamma), eps),
         "gamma and beta are exchanged": lambda x, gamma, beta, eps: _scaled(x, _statistics(x), beta, gamma, eps),
         "the mean is not subtracted": lambda x, gamma, beta, eps: _scaled(x, (0, _statistics(x)[1]), gamma, beta, eps),
+        "gamma and beta run along the columns of the image: give them the shape (C, 1, 1)":
+            lambda x, gamma, beta, eps:
+                gamma * (x - _statistics(x)[0]) / np.sqrt(_statistics(x)[1] + eps) + beta,
         "gamma multiplies beta too: y = gamma x̂ + beta": lambda x, gamma, beta, eps:
             _scaled(x, _statistics(x), gamma, gamma * beta, eps),
         "the variance is the mean square: subtract the mean before squaring": lambda x, gamma, beta, eps:
