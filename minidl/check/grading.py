@@ -228,9 +228,8 @@ class _Process:
         for stream in (self.answers, self.output):
             os.set_blocking(stream.fileno(), False)
             self.selector.register(stream, selectors.EVENT_READ)
-        # Should this process be killed, one that loops ends by itself.
-        processor_seconds = int(limits.seconds * (len(EXERCISES) + 1)) + 1
-        self.send({"submission": str(path), "memory": limits.memory * 2**20, "processor_seconds": processor_seconds})
+        self.send({"submission": str(path), "memory": limits.memory * 2**20, "grader": os.getpid(),
+                   "processor_seconds": int(limits.seconds * (len(EXERCISES) + 1)) + 1})
 
     def send(self, message: dict[str, Any]) -> None:
         try:

@@ -11,7 +11,10 @@ import json
 import linecache
 import math
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +33,7 @@ def main() -> None:
     requests, answers = _take_channel()
     settings = json.loads(requests.readline())
     _limit(settings["memory"], settings["processor_seconds"])
+    threading.Thread(target=_end_with, args=(settings["grader"],), daemon=True).start()
     submission = Path(settings["submission"])
     functions, notes = load(submission)
     _send(answers, {"functions": list(functions), "notes": notes})
@@ -152,6 +156,13 @@ def _limit(memory: int, processor_seconds: int) -> None:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
+
+
+def _end_with(grader: int) -> None:
+    """End this process and those that it started when the grader is gone, by whatever signal."""
+    while os.getppid() == grader:
+        time.sleep(0.5)
+    os.killpg(0, signal.SIGKILL)
 
 
 def encode(outcome: Outcome) -> dict[str, Any]:
