@@ -1,6 +1,6 @@
-"""The command line: train, evaluate, predict, step-through, summary, bench, info. ``minidl COMMAND --help`` tells more.
+"""The command line: train, evaluate, predict, step-through, summary, bench, grade, info. ``COMMAND --help`` tells more.
 
-What is taken stands here, what the commands do in `train`, `measure`, `step_through` and `bench`.
+What is taken stands here, what the commands do in `train`, `measure`, `step_through`, `bench` and `grade`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from .. import __version__
 from ..backend import PRECISIONS, DeviceError, set_device, set_float32_matmul_precision
+from ..check.grading import Limits
 from ..data.catalog import SOURCES
 from ..data.recipes import AUGMENTATIONS
 from ..kernels.cpu.threads import set_num_threads
 from ..training import Diverged
 from ..training.configuration import SCHEDULES
 from .bench import NETWORKS, bench
+from .grade import grade
 from .measure import evaluate, info, predict, summary
 from .step_through import step_through
 from .train import train
@@ -187,6 +189,30 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--cuda-graph", action="store_true", help="of minidl, measure training steps as CUDA graphs")
     timing.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     timing.add_argument("--profile", action="store_true", help="the time of a training step by operation, instead")
+    grading = command(
+        "grade", grade, "Check a folder of submissions to the exercises, and say what is wrong with each.",
+        "A submission is a .py file, a notebook, or a folder of them; its name is the student's. A function answers\n"
+        "the exercise of the same name (minidl.check.exercises() lists them). Notebooks run as plain scripts, cell by\n"
+        "cell. Each submission runs in a process of its own, in a temporary folder, and is judged outside it. The\n"
+        "limits are for accidents: it is no sandbox, a submission has your rights. What you do not trust, grade in a\n"
+        "container.\n\n"
+        "The exit status is 0 once all are graded, whatever the grades; 2 for a mistake in the command.\n\n"
+        "examples:\n"
+        "  minidl grade submissions\n"
+        "  minidl grade submissions --seconds 30 --memory 1024 --json grades.json",
+    )
+    limits = Limits()
+    grading.add_argument("folder", type=Path, metavar="FOLDER", help="one file or folder in it for each student")
+    grading.add_argument(
+        "--seconds", type=float, default=limits.seconds, metavar="X",
+        help=f"to load a submission, and again for each exercise (default: {limits.seconds:g})",
+    )
+    grading.add_argument(
+        "--memory", type=int, default=limits.memory, metavar="MIB",
+        help=f"MiB of address space a submission (default: {limits.memory})",
+    )
+    grading.add_argument("--jobs", type=int, metavar="N", help="submissions at once (default: all processors)")
+    grading.add_argument("--json", type=Path, metavar="FILE", help="also write the grades, with full messages, to FILE")
     command("info", info, "Show versions, BLAS, threads and devices.")
     return parser
 
