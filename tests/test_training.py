@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from minidl.data import ArrayDataset, DataLoader, catalog, digits
 from minidl.io import load_with_metadata
 from minidl.kernels.cpu import threads
 from minidl.optim import SGD
-from minidl.training import Configuration, Diverged, Evaluation, Run, Trainer, draw_curves, evaluate
+from minidl.training import Configuration, Diverged, Evaluation, Run, Trainer, evaluate
 
 TIMES = {"seconds", "images_per_second"}  # what no seed decides
 DIGITS = Configuration(model="lenet5", data="digits", input_size=32, epochs=3, batch_size=32, lr=0.05, momentum=0.9,
@@ -57,7 +58,7 @@ def small(monkeypatch):
     """A run of three epochs of five batches each, the last one not full; without the picture, which takes longest."""
     monkeypatch.setitem(catalog.SOURCES, "digits", dataclasses.replace(catalog.SOURCES["digits"], open=few_digits))
     monkeypatch.setitem(models.FACTORIES, "tiny", tiny)
-    monkeypatch.setattr("minidl.training.run.draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr("minidl.plot.curves", lambda *_: types.SimpleNamespace(save=lambda path: None))
     return changed(model="tiny", input_size=8, batch_size=20)
 
 
@@ -457,20 +458,6 @@ def test_a_checkpoint_without_its_text_is_refused_with_its_path(small, tmp_path,
 
 # The picture
 
-HISTORY = [{"epoch": i, "train_loss": 1 / i**3, "test_loss": 2 / i, "train_accuracy": 1 - 0.5 / i, "test_accuracy": 1.0}
-           for i in range(1, 6)]
-
-
-@pytest.mark.parametrize("epochs", [1, 5])
-def test_the_curves_are_drawn_to_a_png_file(tmp_path, epochs):
-    pytest.importorskip("matplotlib")
-    image = pytest.importorskip("PIL.Image")
-    draw_curves(HISTORY[:epochs], tmp_path / "curves.png", title="lenet5 on digits")
-    with image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG" and picture.width > 2 * picture.height > 400
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
-
-
 @pytest.fixture
 def no_matplotlib(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
@@ -478,9 +465,7 @@ def no_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
-def test_without_matplotlib_a_run_has_no_picture_and_drawing_names_the_extra(tmp_path, no_matplotlib):
+def test_without_matplotlib_a_run_has_no_picture(tmp_path, no_matplotlib):
     assert main(["train", "lenet5", "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["best.safetensors", "config.json", "last.safetensors", "metrics.csv"]
-    with pytest.raises(ModuleNotFoundError, match=r"drawing needs matplotlib.*; run: pip install 'minidl\[plot\]'"):
-        draw_curves(HISTORY, tmp_path / "curves.png")

@@ -2,7 +2,6 @@
 
 from .capture import CapturedPass
 from .configuration import Configuration
-from .curves import draw_curves
 from .evaluation import Evaluation, Predictions, ensemble, evaluate, predict, score
 from .preset import Preset
 from .run import Run
@@ -10,5 +9,5 @@ from .trainer import Diverged, Trainer
 
 __all__ = [
     "CapturedPass", "Configuration", "Diverged", "Evaluation", "Predictions", "Preset", "Run", "Trainer",
-    "draw_curves", "ensemble", "evaluate", "predict", "score",
+    "ensemble", "evaluate", "predict", "score",
 ]

@@ -8,10 +8,10 @@ import json
 import os
 from pathlib import Path
 
+from .. import plot
 from ..io import load_with_metadata, save, write_atomically
 from ..nn import Module
 from .configuration import Configuration
-from .curves import draw_curves
 from .trainer import Trainer, model_state
 
 
@@ -59,7 +59,7 @@ class Run:
             self._write_metrics(history)
             if importlib.util.find_spec("matplotlib"):
                 title = f"{self.configuration.model} on {self.configuration.data.partition(':')[0]}"
-                draw_curves(history, self.folder / "curves.png", title)
+                plot.curves(history, title).save(self.folder / "curves.png")
 
     def _write_metrics(self, history: list[dict[str, float]]) -> None:
         def write(part: Path) -> None:
