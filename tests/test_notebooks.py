@@ -1,6 +1,7 @@
 """Each notebook of the lecture runs from top to bottom, and shows what it was committed with."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_it_was_committed_as_it_ran(path):
 def test_it_asks_questions_and_names_no_place_of_its_author(path):
     assert sum("?" in text(cell) for cell in cells(path, "markdown")) >= 3
     assert not [place for place in ("/home/", "/work/", "/tmp/", "/root/") if place in path.read_text(encoding="utf-8")]
+
+
+def test_its_links_lead_somewhere(path):
+    words = "\n".join(text(cell) for cell in cells(path, "markdown"))
+    links, named = re.findall(r"\]\(([^)#]+)\)", words), re.findall(r"`((?:tests|minidl|models)/[\w/.]+)`", words)
+    assert links and not [link for link in links if not (link.startswith("http") or (FOLDER / link).exists())]
+    assert not [name for name in named if not (FOLDER.parent / name).exists()]
 
 
 @pytest.mark.notebook

@@ -69,7 +69,8 @@ def heatmap(
     if values.ndim != 2:
         raise ValueError(f"a heat map shows a matrix (M, N); got shape {values.shape}")
     m, n = values.shape
-    result = picture(min(7.5, max(1.2 + 0.42 * n, width_of(title))), min(6.0, 0.9 + 0.42 * m))
+    cell = min(0.42, 6.3 / max(n, 1), 5.1 / max(m, 1))
+    result = picture(max(1.2 + cell * n, width_of(title)), 0.9 + cell * m)
     axes, limits = result.subplots(), signed_limits(values)
     axes.imshow(values, cmap=SIGNED, **limits)
     for positions, names, place in ((m, rows, axes.yaxis), (n, columns, axes.xaxis)):
@@ -91,7 +92,7 @@ def _tiles(tiles: list[np.ndarray], titles: Sequence[str] | None, columns: int, 
     columns = max(1, min(columns, len(tiles)))
     rows = max(1, -(-len(tiles) // columns))
     h, w = tiles[0].shape[:2] if tiles else (1, 1)
-    width = min(7.5, max(2.0, columns * 0.95))
+    width = min(7.5, max(2.0, columns * 1.3))
     across = width / columns
     result = picture(width, max(0.5, rows * (across * h / w + (0.3 if titles is not None else 0.04))))
     grid = result.subplots(rows, columns, squeeze=False)

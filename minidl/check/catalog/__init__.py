@@ -8,7 +8,7 @@ from . import alexnet, by_hand, convolution, googlenet, lenet, losses, resnet, v
 UNITS: dict[str, tuple[Exercise, ...]] = {
     "01 autograd by hand": by_hand.EXERCISES,
     "02 losses": losses.EXERCISES,
-    "03 convolution as im2col": convolution.EXERCISES,
+    "03 convolution": convolution.EXERCISES,
     "04 LeNet-5": lenet.EXERCISES,
     "05 AlexNet": alexnet.EXERCISES,
     "06 ZFNet": zfnet.EXERCISES,
