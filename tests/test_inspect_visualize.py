@@ -74,13 +74,22 @@ def test_the_model_is_left_as_it_was(net):
     assert deconvnet(net, RNG.standard_normal((2, 12, 15)), "1", 0).requires_grad is False
 
 
-@pytest.mark.parametrize("name, side, layer", [("zfnet", 63, "features.0"), ("alexnet", 67, "features.0"),
-                                               ("vgg11", 32, "features.3")])
-def test_the_networks_of_the_lecture_can_be_looked_into(name, side, layer):
+@pytest.mark.parametrize("name, side, layer", [
+    ("zfnet", 95, "features.13"), ("alexnet", 99, "features.13"), ("vgg11", 64, "features.19")])
+def test_the_last_feature_maps_of_the_lecture_s_networks_can_be_looked_into(name, side, layer, blank_weights):
+    """What is lit lies in the receptive field of the unit, and somewhere in it."""
     model = models.build(name)
-    assert layer in dict(model.named_modules())
-    projected = deconvnet(model, RNG.standard_normal((3, side, side)).astype(np.float32), layer, 1)
-    assert projected.shape == (3, side, side) and np.isfinite(projected.data).all()
+    for conv in model.features:
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.data[...] = RNG.standard_normal(conv.weight.shape, np.float32) / np.sqrt(conv.weight[0].size)
+    image = RNG.standard_normal((3, side, side), np.float32)
+    maps = nn.Sequential(*list(model.features)[: int(layer.partition(".")[2]) + 1]).eval()(dl.tensor(image[None])).data
+    channel = int(maps[0, :, 0, 0].argmax())
+    projected = deconvnet(model, image, layer, channel, (0, 0)).data
+    counted = dl.summary(model, (3, side, side), measure_peak=False).layers
+    (seen,) = [row.receptive_field for row in counted if row.name == layer]
+    assert projected.shape == (3, side, side) and maps[0, channel, 0, 0] > 0 and projected.any()
+    assert not projected[:, seen[0]:].any() and not projected[:, :, seen[1]:].any()
 
 
 @pytest.mark.parametrize("arguments, values", [
@@ -89,6 +98,12 @@ def test_the_networks_of_the_lecture_can_be_looked_into(name, side, layer):
 def test_a_unit_that_is_not_there_is_refused(net, arguments, values):
     with pytest.raises(ValueError, match=mentions(*values)):
         deconvnet(net, RNG.standard_normal((2, 12, 15)), *arguments)
+
+
+def test_a_layer_that_does_not_run_is_refused(net):
+    net[0].spare = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ValueError, match=r"'0\.spare' does not run"):
+        deconvnet(net, np.zeros((2, 12, 15)), "0.spare", 0)
 
 
 def test_what_cannot_be_undone_is_named():
@@ -113,13 +128,35 @@ def test_occlusion_is_a_loop_over_squares(net, size, stride):
 
 def test_covering_what_the_network_ignores_changes_nothing():
     linear = nn.Linear(9, 2).to("float64")
-    weight = linear.weight.data.reshape(2, 3, 3)
-    weight[:, :2, :2] = 0
-    found = occlusion(nn.Sequential(nn.Flatten(), linear), RNG.standard_normal((1, 1, 3, 3)), [0], 2)
-    whole = occlusion(nn.Sequential(nn.Flatten(), linear), np.zeros((1, 1, 3, 3)), [0], 3)
-    assert found[0, 0, 0] != found[0, 1, 1] and whole.shape == (1, 1, 1)
-    a = F.softmax(linear(dl.tensor(np.zeros((1, 9)))), 1)
-    assert_close(whole[0, 0, 0], a.data[0, 0])
+    linear.weight.data.reshape(2, 3, 3)[:, :2, :2] = 0
+    image = RNG.standard_normal((1, 1, 3, 3))
+    (found,) = occlusion(nn.Sequential(nn.Flatten(), linear), image, [0], 2)
+    uncovered = F.softmax(linear(dl.tensor(image.reshape(1, 9))), 1).data[0, 0]
+    assert found[0, 0] == uncovered and (found.flat[1:] != uncovered).all()
+
+
+def test_images_of_another_dtype_are_taken_and_an_empty_batch_too(net):
+    image = RNG.integers(0, 5, (1, 2, 12, 15))
+    assert_close(occlusion(net, image, [0], 12), occlusion(net, image.astype(float), [0], 12))
+    assert_close(deconvnet(net, image[0], "6", 0).data, deconvnet(net, image[0].astype(float), "6", 0).data)
+    assert occlusion(net, np.zeros((0, 2, 12, 15)), [], 3, 4).shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("images, labels, values", [
+    ((2, 2, 12, 15), [0], [(2, 2, 12, 15), (1,)]), ((2, 12, 15), [0, 1], [(2, 12, 15)]),
+    ((2, 2, 12, 15), [0, 5], ["0 to 4", [0, 5]]), ((2, 2, 12, 15), [-1, 0], [[-1, 0]]),
+])
+def test_labels_that_fit_no_image_or_no_class_are_refused(net, images, labels, values):
+    with pytest.raises(ValueError, match=mentions(*values)):
+        occlusion(net, np.zeros(images), labels, 12)
+
+
+def test_a_mistake_leaves_no_hook_and_where_nothing_is_recorded_there_is_no_way_back(net):
+    with pytest.raises(ValueError, match=mentions((1, 2, 12, 15))):
+        deconvnet(net, np.zeros((1, 2, 12, 15)), "6", 0)
+    assert not any(module._forward_hooks for module in net.modules())
+    with dl.no_grad(), pytest.raises(RuntimeError, match=r"no_grad\(\)"):
+        deconvnet(net, np.zeros((2, 12, 15)), "6", 0)
 
 
 @pytest.mark.parametrize("size, stride", [(0, 1), (4, 1), (2, 0)])

@@ -1,6 +1,7 @@
 """Pictures show the numbers they were given, and refuse what they cannot show."""
 
 import io
+import subprocess
 import sys
 
 import numpy as np
@@ -81,8 +82,11 @@ def test_columns_mark_the_pixels_that_the_marked_column_holds(options, corner):
     matrix = F.im2col(dl.tensor(image[None, None]), (3, 2), **options).data[0]
     assert np.array_equal(right.get_images()[0].get_array(), matrix)
     boxes = [patch for patch in left.patches if patch.get_linestyle() == "-"]
-    padded = left.get_images()[0].get_array()
-    seen = [padded[round(box.get_y() + 0.5), round(box.get_x() + 0.5)] for box in boxes]
+    assert len(boxes) == (6 if "dilation" in options else 1)  # one frame, or one around each pixel where they lie apart
+    padded, seen = left.get_images()[0].get_array(), []
+    for box in boxes:
+        x, y = (round(corner + 0.5) for corner in box.get_xy())
+        seen.extend(padded[y : y + box.get_height(), x : x + box.get_width()].ravel())
     assert np.array_equal(seen, matrix[:, round(right.patches[0].get_x() + 0.5)])
     assert (boxes[0].get_x() + 0.5, boxes[0].get_y() + 0.5) == corner
 
@@ -106,6 +110,24 @@ def test_curves_show_loss_and_error():
     ]
     assert np.allclose(error.get_lines()[0].get_ydata(), [50 / i for i in range(1, 6)])
     assert loss.get_yscale() == "log"
+
+
+def test_curves_of_one_epoch_have_whole_epochs():
+    picture = drawn(plot.curves(HISTORY[:1]))
+    assert picture.get_suptitle() == "100.0% of the test images right after 1 epoch"
+    assert all(tick == round(tick) for axes in picture.axes for tick in axes.get_xticks())
+
+
+def test_a_frame_has_a_rim_that_shows_without_colours():
+    """The mark is as bright as the grey of 0."""
+    import matplotlib
+
+    image = np.zeros((8, 8))
+    png = io.BytesIO(drawn(plot.columns(image, 3, window=9))._repr_png_()[0])
+    pixels = matplotlib.image.imread(png)
+    middle = pixels[len(pixels) // 2, : pixels.shape[1] // 3]
+    grey = middle[middle[:, 3] == 1, :3] @ [0.299, 0.587, 0.114]
+    assert np.ptp(grey) > 0.3
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -135,6 +157,8 @@ def test_lines_bars_and_functions():
     (lambda: plot.feature_maps(np.zeros((2, 3, 4, 4))), ["(2, 3, 4, 4)", "one image"]),
     (lambda: plot.heatmap(np.zeros(3)), ["(3,)"]),
     (lambda: plot.columns(np.zeros((4, 4)), 3, window=4), [4]),
+    (lambda: plot.columns(np.zeros((3, 4, 4)), 3), ["(3, 4, 4)", "one channel"]),
+    (lambda: plot.columns(np.zeros(4), 3), ["(4,)"]),
 ])
 def test_what_cannot_be_shown_is_refused(draw, values):
     with pytest.raises(ValueError, match=mentions(*values)):
@@ -147,6 +171,11 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"drawing needs matplotlib.*; run: pip install 'minidl\[plot\]'"):
         plot.curves(HISTORY)
+
+
+def test_matplotlib_is_imported_by_the_first_picture_only():
+    code = "import sys; from minidl import plot; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_picture_is_kept_by_pyplot():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..autograd import Node, Tensor, no_grad
+from ..autograd import Node, Tensor, is_grad_enabled, no_grad
 from ..backend import Array, array_module, to_device
 from ..nn import Module
 
@@ -23,20 +23,21 @@ def deconvnet(model: Module, image: Any, layer: str, channel: int, position: tup
     as in section 2.1: max pooling by its switches, ReLU by a ReLU, convolution by the same filters transposed.
     Response normalisation and dropout are passed by. The model is used in evaluation mode, and left in its own.
 
-    Raises ValueError for a layer, channel or position that is not there, and for operations other than these.
+    Raises ValueError for a layer, channel or position that is not there, and for operations other than these;
+    RuntimeError under `no_grad`, which would keep the way back from being recorded.
     """
+    if not is_grad_enabled():
+        raise RuntimeError("deconvnet: the way back to the pixels is not recorded under no_grad(); call it outside")
     modules = dict(model.named_modules())
     if layer not in modules:
         raise ValueError(f"deconvnet: there is no layer {layer!r}; choose from {', '.join(filter(None, modules))}")
-    outputs: list[Tensor] = []
-    handle = modules[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    x = _image(model, image)
-    x.requires_grad = True
-    with _evaluating(model):
-        try:
-            model(x)
-        finally:
-            handle.remove()
+    pixels, outputs = _pixels(model, image), []
+    if pixels.ndim != 3:
+        raise ValueError(f"deconvnet: takes one image (C, H, W); got shape {pixels.shape}")
+    with _evaluating(model), modules[layer].register_forward_hook(lambda *call: outputs.append(call[-1])):
+        model(Tensor(pixels[None], requires_grad=True))
+    if not outputs:
+        raise ValueError(f"deconvnet: layer {layer!r} does not run in evaluation mode")
     output = outputs[0]
     if output.ndim != 4:
         raise ValueError(f"deconvnet: layer {layer!r} gives {output.shape}, not feature maps (N, C, H, W)")
@@ -75,10 +76,14 @@ def occlusion(
 
     `images` (N, C, H, W), `labels` (N); a square of `size` × `size` pixels of `value` moves by `stride`. Gives the
     softmax probabilities (N, ⌊(H − size) / stride⌋ + 1, ⌊(W − size) / stride⌋ + 1). The model is used in evaluation
-    mode, and left in its own. Raises ValueError for a square that does not fit.
+    mode, and left in its own. Raises ValueError for a square that does not fit, and for labels that are not one
+    an image, or no class of the model.
     """
-    device = next(model.parameters()).device
-    pixels, classes = (to_device(x.data if isinstance(x, Tensor) else np.asarray(x), "cpu") for x in (images, labels))
+    pixels = _pixels(model, images)
+    classes = np.asarray(labels.to("cpu").data if isinstance(labels, Tensor) else labels, np.int64)
+    if pixels.ndim != 4 or classes.shape != pixels.shape[:1]:
+        raise ValueError(f"occlusion: takes images (N, C, H, W) and their labels (N); got {pixels.shape} and "
+                         f"{classes.shape}")
     h, w = pixels.shape[2:]
     if not 1 <= size <= min(h, w) or stride < 1:
         raise ValueError(f"occlusion: a square of {size} pixels, moved by {stride}, does not fit images of {h} × {w}")
@@ -89,19 +94,24 @@ def occlusion(
             for j, column in enumerate(columns):
                 covered = pixels.copy()
                 covered[:, :, row : row + size, column : column + size] = value
-                output: Any = model(Tensor(covered).to(device))
-                logits = output[0] if isinstance(output, tuple) else output
-                a = F.softmax(logits, 1).to("cpu").data
-                result[:, i, j] = a[np.arange(len(classes)), classes]
+                result[:, i, j] = _likelihoods(model(Tensor(covered)), classes)
     return result
 
 
-def _image(model: Module, image: Any) -> Tensor:
-    values = to_device(image.data, "cpu") if isinstance(image, Tensor) else np.asarray(image)
-    if values.ndim != 3:
-        raise ValueError(f"deconvnet: takes one image (C, H, W); got shape {values.shape}")
+def _likelihoods(output: Any, classes: np.ndarray) -> np.ndarray:
+    """The softmax of each image's class."""
+    a = F.softmax(output[0] if isinstance(output, tuple) else output, 1).to("cpu").data
+    if not ((classes >= 0) & (classes < a.shape[1])).all():
+        raise ValueError(f"occlusion: the model tells classes 0 to {a.shape[1] - 1} apart; "
+                         f"got labels {classes.tolist()}")
+    return a[np.arange(len(classes)), classes]
+
+
+def _pixels(model: Module, images: Any) -> Array:
+    """Images as an array of the dtype and on the device of the model's weights."""
     weight = next(model.parameters())
-    return Tensor(values[None].astype(weight.dtype)).to(weight.device).detach()
+    values = images.data if isinstance(images, Tensor) else np.asarray(images)
+    return to_device(values, weight.device).astype(weight.dtype)
 
 
 @contextmanager

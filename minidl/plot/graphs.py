@@ -27,10 +27,11 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Picture:
             axes.plot(epochs, [factor * value for value in values], label=label, linewidth=1.8, markersize=3, **style)
         axes.set(xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "error, %")
         _by_decades(axes, _spans_decades(axes))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         _finish(axes, legend=True)
     last = history[-1]
-    outcome = f"{last['test_accuracy']:.1%} of the test images right after {last['epoch']} epochs"
+    elapsed = f"{last['epoch']} epoch{'s' if last['epoch'] > 1 else ''}"
+    outcome = f"{last['test_accuracy']:.1%} of the test images right after {elapsed}"
     result.suptitle(f"{title}: {outcome}" if title else outcome, fontsize=11, color=INK)
     return result
 
@@ -48,7 +49,7 @@ def lines(
         axes.plot(places, y, label=name, linewidth=1.6, markersize=4, markevery=max(1, len(y) // 12), **style)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if x is None or array(x).dtype.kind in "iu":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if log:
         axes.set_yscale("log")
     _finish(axes, legend=len(series) > 1)

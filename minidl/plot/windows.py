@@ -23,8 +23,13 @@ def columns(
     image: Any, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, window: int = 0
 ) -> Picture:
     """im2col of one image (H, W) or (1, 1, H, W): the image, padded, with window number `window` marked; and the matrix
-    that has a column a window, with that one marked. Claim D8. Raises ValueError for a window that there is not."""
+    that has a column a window, with that one marked. Claim D8.
+
+    Raises ValueError for a window that there is not, and for several channels or images.
+    """
     pixels = array(image)
+    if pixels.ndim < 2 or pixels.size != pixels.shape[-2] * pixels.shape[-1]:
+        raise ValueError(f"columns: takes one image of one channel, (H, W) or (1, 1, H, W); got shape {pixels.shape}")
     pixels = pixels.reshape(*pixels.shape[-2:])
     matrix = F.im2col(Tensor(pixels[None, None]), kernel_size, stride, padding, dilation).data[0]
     (kh, kw), (sh, sw) = pair("columns", "kernel_size", kernel_size, 1), pair("columns", "stride", stride, 1)
@@ -40,9 +45,11 @@ def columns(
     blank(first, f"{pixels.shape[0]} × {pixels.shape[1]} pixels, window {window}")
     first.imshow(padded, cmap=SIGNED, **limits)
     if ph or pw:
-        _frame(first, pw, ph, pixels.shape[1], pixels.shape[0], "white", "--")
-    for k in range(kh):
-        for l in range(kw):
+        _frame(first, pw, ph, pixels.shape[1], pixels.shape[0], "black", "--")
+    if (dh, dw) == (1, 1):
+        _frame(first, left, top, kw, kh, MARK)
+    else:
+        for k, l in np.ndindex(kh, kw):
             _frame(first, left + l * dw, top + k * dh, 1, 1, MARK)
     blank(second, f"im2col: {matrix.shape[0]} values a window × {matrix.shape[1]} windows")
     second.imshow(matrix, cmap=SIGNED, aspect="auto" if matrix.shape[1] > 4 * matrix.shape[0] else "equal", **limits)
@@ -51,14 +58,14 @@ def columns(
 
 
 def receptive_field(model: Module, image: Any) -> Picture:
-    """What one unit in the middle of each convolution or pool of `model` sees of `image` (C, H, W): a frame each, the
-    later the larger. Claim F8; the sizes are those of `minidl.summary`, which count the padding too."""
+    """What one unit of each convolution or pool of `model` sees of `image` (C, H, W): a frame each around the middle,
+    the later the larger. Claim F8; the sizes are those of `minidl.summary`, which count the padding too."""
     values = array(image)
     shown: dict[tuple[int, int], str] = {}
     for layer in summary(model, values.shape, measure_peak=False).layers:
         if layer.receptive_field and len(layer.output_shape) == 4:
             shown.setdefault(layer.receptive_field, layer.name)
-    result = picture(4.2, 4.2 * values.shape[1] / values.shape[2] + 0.3)
+    result = picture(6.0, 4.2 * values.shape[1] / values.shape[2] + 0.3)
     axes = blank(result.subplots(), "what a unit in the middle sees")
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / ((high - low) or 1.0)
@@ -76,6 +83,8 @@ def receptive_field(model: Module, image: Any) -> Picture:
 
 def _frame(axes: Any, x: float, y: float, width: float, height: float, colour: str, style: Any = "-") -> None:
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
-    corner = (x - 0.5, y - 0.5)
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=1.8, linestyle=style))
+    rim = [withStroke(linewidth=2.8, foreground="white")]  # in grey, the colours are as bright as what they lie on
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=colour, linewidth=1.5,
+                             linestyle=style, path_effects=rim))
