@@ -59,7 +59,7 @@ def lines(
 def bars(names: Sequence[str], series: Mapping[str, Any], ylabel: str = "", title: str = "") -> Picture:
     """A group of bars for each of `names`, such as layers: one bar for each name of `series`, with values (n)."""
     wide = 1.5 + 0.35 * len(names) * max(1, len(series) / 2)
-    result = picture(min(7.5, max(wide, width_of(title))), 3.0)
+    result = picture(min(7.5, max(3.6, wide, width_of(title))), 3.0)
     axes, width = result.subplots(), 0.8 / max(1, len(series))
     for index, (name, values) in enumerate(series.items()):
         places = np.arange(len(names)) + (index - (len(series) - 1) / 2) * width
