@@ -251,6 +251,10 @@ class Kernel:
             raise IndexError(f"{self.name}: {self.params[error[1]].name}[{error[2]}] is outside of {error[3]} elements")
 
 
+TRIED_TWICE = 1 << 20
+"""Elements that a kernel is tried on in both orders; on more, where that would take seconds, in one."""
+
+
 def elements(params, values, index):
     """C++ that declares, by the names of the parameters, the elements at `index` of arrays that are not raw."""
     return [f"{'const ' * p.const}{p.type}& {p.name} = _raw_{p.name}._at({index});"
@@ -264,7 +268,8 @@ def reached(tables):
 
 
 class ElementwiseKernel(Kernel):
-    """`cupy.ElementwiseKernel`. Runs twice, from the first element and from the last, and expects the same bits."""
+    """`cupy.ElementwiseKernel`. Runs twice, from the first element and from the last, and expects the same bits, unless
+    there are very many."""
 
     def __init__(self, in_params, out_params, operation, name="kernel", reduce_dims=True, preamble="", no_return=False,
                  return_tuple=False, *, loop_prep="", after_loop="", options=()):
@@ -297,6 +302,8 @@ class ElementwiseKernel(Kernel):
             "const ptrdiff_t i = _sizes[1] ? _ind.size() - 1 - _k : _k;",
             *elements(self.params, values, "i"), f"{self.operation};", "}", f"{self.after_loop};",
         ])
+        if count > TRIED_TWICE:
+            return self.launch(source, values, dtypes, count, False)
         written = [x for p, x in zip(self.params, values) if isinstance(x, np.ndarray) and not p.const]
         written += reached(x for p, x in zip(self.params, values) if p.raw and p.dtype == np.uint64)
         before = [x.copy() for x in written]
