@@ -220,7 +220,7 @@ def test_a_name_may_have_a_folder(name, folder):
     ("mnits", "there is no data set 'mnits'; did you mean mnist"),
     ("imagefoldr:a", "there is no data set 'imagefoldr'; did you mean imagefolder?"),
     ("digit", "there is no data set 'digit'; did you mean digits"),
-    ("zzz", "there is no data set 'zzz'; there are digits, mnist, fashion_mnist, imagefolder"),
+    ("zzz", "there is no data set 'zzz'; there are digits, mnist, fashion_mnist, cifar10, imagefolder"),
     ("", "there is no data set ''; there are digits, "),
     (":a", "there is no data set ''; there are digits, "),
 ])

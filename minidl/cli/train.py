@@ -20,7 +20,7 @@ from .. import functional as F
 from ..autograd import Tensor, no_grad
 from ..backend import generator, get_device, manual_seed
 from ..data import DataLoader, open_dataset
-from ..data.catalog import Drawings, find_source
+from ..data.catalog import find_source
 from ..kernels.cpu.threads import get_num_threads
 from ..nn import Module
 from ..optim import SGD, CosineAnnealingLR, LRScheduler, OneCycleLR
@@ -92,8 +92,8 @@ def configure(options: argparse.Namespace) -> Configuration:
     given = {name: getattr(options, name, None) for name in TUNABLE}
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     data = options.data or "digits"
-    if isinstance(find_source(data)[0], Drawings) and given["augment"] is None:
-        values["augment"] = "none"  # a preset's recipe is for photographs
+    if given["augment"] is None:
+        values["augment"] = find_source(data)[0].suited(values["augment"])
     dataset = open_dataset(data, False, values["input_size"])
     classes = class_names(dataset)
     if len(classes) < 2:

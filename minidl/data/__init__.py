@@ -1,6 +1,7 @@
 """Data: real images, the transforms that prepare them, and the loader that serves them in batches."""
 
 from .catalog import open_dataset
+from .cifar import CIFAR10_CLASSES, cifar10
 from .dataset import ArrayDataset, BatchDataset, Dataset
 from .digits import digits
 from .download import cache_folder, download
@@ -23,6 +24,7 @@ from .photographs import (
 from .transforms import Compose, Fit, Normalize, RandomShift, Transform
 
 __all__ = [
+    "CIFAR10_CLASSES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ArrayDataset",
@@ -44,6 +46,7 @@ __all__ = [
     "TenCrop",
     "Transform",
     "cache_folder",
+    "cifar10",
     "digits",
     "download",
     "fashion_mnist",

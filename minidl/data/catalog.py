@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from .cifar import CIFAR_MEAN, CIFAR_STD, cifar10
 from .dataset import ArrayDataset
 from .digits import digits
 from .folder import ImageFolder, class_folders
@@ -37,6 +38,10 @@ class Drawings:
     def load(self, train: bool, folder: str | None, transform: Transform) -> ArrayDataset:
         options = {} if self.folder == "none" else {"root": folder}
         return self.open(train=train, transform=transform, **options)
+
+    def suited(self, recipe: str) -> str:
+        """The recipe that takes the place of a model's own, which is for photographs."""
+        return "none"
 
     def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
         """What is done to every image before a network sees it."""
@@ -68,6 +73,10 @@ class Photographs:
             return ImageFolder(to_train if train else to_test, transform)
         return ImageFolder(to_test, transform, class_folders(to_train))
 
+    def suited(self, recipe: str) -> str:
+        """The recipe that takes the place of a model's own: it is for these."""
+        return recipe
+
     def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
         """What is done to every image before a network sees it."""
         if recipe not in RECIPES:
@@ -83,12 +92,51 @@ class Photographs:
         return read_rgb(path)
 
 
-Source = Drawings | Photographs
+@dataclass(frozen=True)
+class Thumbnails:
+    """A set of small colour photographs of one size: how to open it, and its mean and deviation, a number a channel."""
+
+    open: Callable[..., ArrayDataset]
+    mean: Sequence[float]
+    std: Sequence[float]
+    folder: Folder = "optional"
+
+    def load(self, train: bool, folder: str | None, transform: Transform) -> ArrayDataset:
+        return self.open(train=train, transform=transform, root=folder)
+
+    def suited(self, recipe: str) -> str:
+        """The recipe that takes the place of a model's own, which may be for larger photographs."""
+        return "none" if recipe == "none" else "cifar"
+
+    def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
+        """What is done to every image before a network sees it: enlarged by a whole factor where the network is for
+        larger ones, and varied as the recipe ``"cifar"`` says."""
+        if recipe not in ("none", "cifar"):
+            raise ValueError(f"the recipe {recipe!r} is for larger photographs, as in imagefolder:PATH; "
+                             "thumbnails are varied by 'cifar'")
+        varied = RECIPES["cifar"](input_size) if recipe == "cifar" else []
+        return Compose([Fit(input_size), *varied, *_moving(shift), Normalize(self.mean, self.std)])
+
+    def read(self, path: str | os.PathLike[str], invert: bool) -> np.ndarray:
+        """The image at `path`, its middle square, (3, 32, 32)."""
+        if invert:
+            raise ValueError("invert is for drawings; a photograph is shown as it is")
+        images = read_rgb(path)[np.newaxis]
+        for transform in RECIPES["none"](THUMBNAIL):
+            images = transform(images, np.random.default_rng(0))
+        return images[0]
+
+
+THUMBNAIL = 32
+"""Pixels a side."""
+
+Source = Drawings | Photographs | Thumbnails
 
 SOURCES: dict[str, Source] = {
     "digits": Drawings(digits, 8, 0.3051, 0.3762, folder="none"),
     "mnist": Drawings(mnist, 28, 0.1307, 0.3081),
     "fashion_mnist": Drawings(fashion_mnist, 28, 0.2860, 0.3530),
+    "cifar10": Thumbnails(cifar10, CIFAR_MEAN, CIFAR_STD),
     "imagefolder": Photographs(),
 }
 
@@ -114,7 +162,7 @@ def find_source(name: str) -> tuple[Source, str | None]:
 def open_dataset(
     name: str, train: bool, input_size: int, recipe: str = "none", shift: int = 0
 ) -> ArrayDataset | ImageFolder:
-    """The data set `name`: ``"digits"``, ``"mnist"``, ``"fashion_mnist"``, or ``"imagefolder:PATH"``.
+    """The data set `name`: ``"digits"``, ``"mnist"``, ``"fashion_mnist"``, ``"cifar10"``, or ``"imagefolder:PATH"``.
 
     ``"mnist:FOLDER"`` reads a local copy. Drawings come as (N, 1, input_size, input_size), by `Fit`; photographs as
     (N, 3, input_size, input_size), framed by `recipe`, one of `RECIPES` (``"ten_crop"`` gives ten views of each);
