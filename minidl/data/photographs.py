@@ -203,12 +203,12 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Raises ModuleNotFoundError naming the extra to install where Pillow is missing.
     """
+    if images.shape[2:] == size:
+        return images
     try:
         from PIL import Image
     except ModuleNotFoundError:
         raise ModuleNotFoundError("resizing photographs needs Pillow; run: pip install 'minidl[images]'") from None
-    if images.shape[2:] == size:
-        return images
     resized = np.empty((*images.shape[:2], *size), np.float32)
     for target, image in zip(resized.reshape(-1, *size), images.reshape(-1, *images.shape[2:])):
         target[...] = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
