@@ -36,7 +36,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DeviceError", "Tensor", "backward_steps", "data", "device", "functional", "get_device",
-    "get_float32_matmul_precision", "get_num_threads",
-    "gradcheck", "is_grad_enabled", "load", "manual_seed", "nn", "no_grad", "optim", "save", "set_device",
-    "set_float32_matmul_precision", "set_num_threads", "summary", "tensor",
+    "get_float32_matmul_precision", "get_num_threads", "gradcheck", "is_grad_enabled", "load", "manual_seed", "nn",
+    "no_grad", "optim", "save", "set_device", "set_float32_matmul_precision", "set_num_threads", "summary", "tensor",
 ]

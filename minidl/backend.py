@@ -210,6 +210,10 @@ def _gpu_count() -> int:
     return count
 
 
+# ---------------------------------------------------------------------------------------------
+# How precise a GPU's products are
+# ---------------------------------------------------------------------------------------------
+
 PRECISIONS = ("highest", "high", "medium")
 _precision = PRECISIONS[0]
 
@@ -233,7 +237,7 @@ def get_float32_matmul_precision() -> str:
 
 
 # ---------------------------------------------------------------------------------------------
-# Random numbers: drawn on the CPU and transferred, so that a seed means the same on every device
+# Random numbers: a seed means the same on every device
 # ---------------------------------------------------------------------------------------------
 
 _generator = np.random.default_rng()

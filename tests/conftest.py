@@ -22,3 +22,12 @@ def blank_weights(monkeypatch):
     for name in ("kaiming_uniform_", "kaiming_normal_", "xavier_normal_", "xavier_uniform_", "normal_", "uniform_",
                  "trunc_normal_"):
         monkeypatch.setattr(init, name, lambda tensor, *_, **__: tensor)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Whoever reaches for the network fails."""
+    def refuse(*_, **__):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)

@@ -12,6 +12,8 @@ from cases import mentions
 
 from minidl.data import CIFAR10_CLASSES, cifar10, open_dataset
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar-10-batches-bin"
 NAMES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 
@@ -31,14 +33,6 @@ def root(tmp_path):
     for name in (NAMES[0], NAMES[3], NAMES[5]):
         (tmp_path / name).write_bytes(as_bytes(*contents(name)))
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
 def test_a_folder_is_read_as_far_as_it_goes(root):

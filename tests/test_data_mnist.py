@@ -12,6 +12,8 @@ from test_data_idx import idx_bytes
 
 from minidl.data import Fit, fashion_mnist, mnist
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 NAMES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
 REAL = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
@@ -31,14 +33,6 @@ def root(tmp_path):
         else:
             (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
 @pytest.mark.parametrize("load", [mnist, fashion_mnist])

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, step-through, summary, bench, grade, info. ``COMMAND --help`` tells more.
+"""The command line. ``minidl COMMAND --help`` says what each command takes.
 
 What is taken stands here, what the commands do in `train`, `measure`, `step_through`, `bench` and `grade`.
 """

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..check.grading import Grade, Limits
 from ..check.grading import grade as grades_of
+from ..io import write_atomically
 
 WIDTH = 100
 """Characters of a diagnosis in the table; the JSON has all of it."""
@@ -20,7 +21,7 @@ def grade(options: argparse.Namespace) -> int:
     """Exit status 0 once every submission has its grade, whatever it is."""
     limits = Limits(options.seconds, options.memory)
     with tqdm(desc="submissions", unit="", leave=False, disable=None) as progress:
-        grades = grades_of(options.folder, limits, options.jobs, lambda _: progress.update() and None)
+        grades = grades_of(options.folder, limits, options.jobs, lambda _: progress.update())
     for line in _table(grades):
         print(line)
     if options.json:
@@ -52,4 +53,4 @@ def _short(text: str) -> str:
 
 def _write(grades: list[Grade], path: Path) -> None:
     rows = [{**dataclasses.asdict(grade), "passed": grade.passed} for grade in grades]
-    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, lambda part: part.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8"))

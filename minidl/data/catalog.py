@@ -94,9 +94,10 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """A set of small colour photographs of one size: how to open it, and its mean and deviation, a number a channel."""
+    """A set of colour photographs of `size` pixels a side: how to open it, and its mean and deviation by channel."""
 
     open: Callable[..., ArrayDataset]
+    size: int
     mean: Sequence[float]
     std: Sequence[float]
     folder: Folder = "optional"
@@ -118,17 +119,12 @@ class Thumbnails:
         return Compose([Fit(input_size), *varied, *_moving(shift), Normalize(self.mean, self.std)])
 
     def read(self, path: str | os.PathLike[str], invert: bool) -> np.ndarray:
-        """The image at `path`, its middle square, (3, 32, 32)."""
+        """The image at `path`, its middle square, (3, size, size)."""
         if invert:
             raise ValueError("invert is for drawings; a photograph is shown as it is")
-        images = read_rgb(path)[np.newaxis]
-        for transform in RECIPES["none"](THUMBNAIL):
-            images = transform(images, np.random.default_rng(0))
-        return images[0]
+        framed = Compose(RECIPES["none"](self.size))
+        return framed(read_rgb(path)[np.newaxis], np.random.default_rng(0))[0]
 
-
-THUMBNAIL = 32
-"""Pixels a side."""
 
 Source = Drawings | Photographs | Thumbnails
 
@@ -136,7 +132,7 @@ SOURCES: dict[str, Source] = {
     "digits": Drawings(digits, 8, 0.3051, 0.3762, folder="none"),
     "mnist": Drawings(mnist, 28, 0.1307, 0.3081),
     "fashion_mnist": Drawings(fashion_mnist, 28, 0.2860, 0.3530),
-    "cifar10": Thumbnails(cifar10, CIFAR_MEAN, CIFAR_STD),
+    "cifar10": Thumbnails(cifar10, 32, CIFAR_MEAN, CIFAR_STD),
     "imagefolder": Photographs(),
 }
 

@@ -240,7 +240,10 @@ def _reduce(losses: Array, reduction: str, count: Array, classes_of: tuple[int, 
             return losses, lambda g: g
         samples = classes_of[:1] * (len(classes_of) > 1) + classes_of[2:]
         return losses.reshape(samples), lambda g: g.reshape(losses.shape)[:, None]
-    scale = 1.0 if reduction == "sum" else (1 / count).astype(losses.dtype) if is_array(count) else 1 / float(count)
+    if reduction == "sum":
+        scale = 1.0
+    else:  # what a GPU counted stays there: to read it one would have to wait
+        scale = (1 / count).astype(losses.dtype) if is_array(count) else 1 / float(count)
     return losses.sum() * scale, lambda g: g * scale
 
 

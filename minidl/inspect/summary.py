@@ -22,6 +22,7 @@ from ..autograd import Tensor, no_grad, observe_operations
 from ..backend import generator, get_device
 from ..io import write_atomically
 from ..nn import Module
+from ..nn.module import keeping_modes
 from ..optim import SGD
 from .receptive_field import Field, field_after
 
@@ -234,20 +235,17 @@ class _Trace:
         self.fields: dict[int, tuple[weakref.ref[Tensor], Field]] = {}
         self.batch = len(x)
         self._see(x, Field())
-        modes = [(module, module.training) for module in model.modules()]
         hooks = [hook for module in model.modules() for hook in
                  (module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave))]
         try:
-            for module, _ in modes:
-                if next(module.children(), None) is None:
-                    module.training = False
-            with no_grad(), observe_operations(self._observe):
+            with keeping_modes(model), no_grad(), observe_operations(self._observe):
+                for module in self.names:
+                    if next(module.children(), None) is None:
+                        module.training = False
                 model(x)
         finally:
             for hook in hooks:
                 hook.remove()
-            for module, training in modes:
-                module.training = training
 
     def layers(self) -> Iterable[Layer]:
         """The calls of modules that contain no others, or that compute or own something themselves."""

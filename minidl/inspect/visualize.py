@@ -3,8 +3,7 @@ Networks*, 2014): which pixels a unit answers to, and which ones a decision hang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from .. import functional as F
 from ..autograd import Node, Tensor, is_grad_enabled, no_grad
 from ..backend import Array, array_module, to_device
 from ..nn import Module
+from ..nn.module import keeping_modes
 
 
 def deconvnet(model: Module, image: Any, layer: str, channel: int, position: tuple[int, int] | None = None) -> Tensor:
@@ -34,8 +34,8 @@ def deconvnet(model: Module, image: Any, layer: str, channel: int, position: tup
     pixels, outputs = _pixels(model, image), []
     if pixels.ndim != 3:
         raise ValueError(f"deconvnet: takes one image (C, H, W); got shape {pixels.shape}")
-    with _evaluating(model), modules[layer].register_forward_hook(lambda *call: outputs.append(call[-1])):
-        model(Tensor(pixels[None], requires_grad=True))
+    with keeping_modes(model), modules[layer].register_forward_hook(lambda *call: outputs.append(call[-1])):
+        model.eval()(Tensor(pixels[None], requires_grad=True))
     if not outputs:
         raise ValueError(f"deconvnet: layer {layer!r} does not run in evaluation mode")
     output = outputs[0]
@@ -89,7 +89,8 @@ def occlusion(
         raise ValueError(f"occlusion: a square of {size} pixels, moved by {stride}, does not fit images of {h} × {w}")
     rows, columns = range(0, h - size + 1, stride), range(0, w - size + 1, stride)
     result = np.empty((len(pixels), len(rows), len(columns)), pixels.dtype)
-    with _evaluating(model), no_grad():
+    with keeping_modes(model), no_grad():
+        model.eval()
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
                 covered = pixels.copy()
@@ -112,14 +113,3 @@ def _pixels(model: Module, images: Any) -> Array:
     weight = next(model.parameters())
     values = images.data if isinstance(images, Tensor) else np.asarray(images)
     return to_device(values, weight.device).astype(weight.dtype)
-
-
-@contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -77,6 +77,17 @@ def observe_modules(enter: Callable[[Module], None], leave: Callable[[Module], N
         _observing.observers.remove(observer)
 
 
+@contextmanager
+def keeping_modes(model: Module) -> Iterator[None]:
+    """Inside, `model` may be put into training or evaluation mode; afterwards every module is in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 class Module:
     """The base of all layers and networks. Assign parameters and modules as attributes; write `forward`.
 

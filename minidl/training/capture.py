@@ -14,10 +14,10 @@ Compute = Callable[..., tuple[Tensor, ...]]
 class CapturedPass:
     """``pass_(*inputs)`` does what ``compute(*inputs)``, which ends in ``backward()``, does to `parameters`.
 
-    `inputs` are tensors on a GPU, and `compute` returns a tuple of tensors. Calls with inputs of new shapes run
-    `compute` itself; from the second with the same shapes on, the first of them is captured and launched whole. Every
-    `.grad` is that of this call alone. Gradients are written to the same memory in each launch; what is returned is the
-    caller's.
+    `inputs` are tensors on a GPU, and `compute` returns a tuple of tensors. The first call runs `compute`; the first
+    that repeats the shapes and dtypes of the one before captures it. From then on calls with these launch the graph,
+    and others run `compute`. Every `.grad` is that of this call alone. Gradients are written to the same memory in each
+    launch; what is returned is the caller's.
 
     `compute` must do the same each time: no random numbers, no choice by values, no waiting for the GPU. Raises
     ValueError for random numbers, DeviceError for parameters on the CPU, and what CUDA raises for the rest.
@@ -32,12 +32,12 @@ class CapturedPass:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         kinds = [(x.shape, x.dtype, x.device) for x in inputs]
-        if self._graph is None and self._seen == kinds:
-            self._capture(inputs)
-        if self._graph is None or self._seen != kinds:
+        if self._seen != kinds:
             if self._graph is None:
                 self._seen = kinds  # the next of this kind finds all kernels compiled
             return self._compute(inputs)
+        if self._graph is None:
+            self._capture(inputs)
         for held, x in zip(self._inputs, inputs):
             held.data[...] = x.data
         self._graph.launch()

@@ -15,6 +15,7 @@ from ..autograd import Tensor, no_grad
 from ..backend import memory_for
 from ..data import DataLoader
 from ..nn import Module
+from ..nn.module import keeping_modes
 
 
 class Evaluation(NamedTuple):
@@ -40,19 +41,15 @@ def predict(model: Module, loader: DataLoader) -> Predictions:
     Where a batch holds several views of each image, (N, views, C, H, W) as `minidl.data.TenCrop` gives them, the
     softmax is averaged over the views. Raises ValueError for a data set without images.
     """
-    modes, device = [(module, module.training) for module in model.modules()], next(model.parameters()).device
+    device = next(model.parameters()).device
     rows, labels = [], []
-    model.eval()
-    try:
-        with no_grad():
-            for images, truth in loader:
-                views = images.data if images.ndim == 5 else images.data[:, None]
-                seen = [_log_softmax(model, view, device) for view in views.swapaxes(0, 1)]
-                rows.append(_mean_of_softmax(seen))
-                labels.append(truth.data)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with keeping_modes(model), no_grad():
+        model.eval()
+        for images, truth in loader:
+            views = images.data if images.ndim == 5 else images.data[:, None]
+            seen = [_log_softmax(model, view, device) for view in views.swapaxes(0, 1)]
+            rows.append(_mean_of_softmax(seen))
+            labels.append(truth.data)
     if not sum(map(len, rows)):
         raise ValueError("evaluate: the data set holds no images")
     return Predictions(np.concatenate(rows), np.concatenate(labels))
