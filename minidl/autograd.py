@@ -115,6 +115,9 @@ class Node:
         function = self.gradients[index]
         assert function is not None
         gradient = function(g)
+        if not (is_array(gradient) or isinstance(gradient, np.generic)):
+            raise RuntimeError(f"the gradient of {self.operation} for input {index} must be an array; its function "
+                               f"returned {gradient!r}")
         shape, dtype = self.input_shapes[index], self.input_dtypes[index]
         if gradient.shape != shape and gradient.shape == self.shape and _broadcasts(shape, self.shape):
             gradient = sum_to_shape(gradient, shape)

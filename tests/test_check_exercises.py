@@ -447,6 +447,31 @@ def test_what_wrong_cases_share_is_said_where_no_mistake_is_known():
     assert DIFFERS in error.diagnosis and "It is wrong exactly where stride > 1." in str(error)
 
 
+def test_a_case_that_fails_is_a_wrong_one():
+    """NumPy's own error is shown, and what the cases share is said of all of them."""
+    def without_keepdims(z):
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1)
+
+    message = str(failure("softmax", without_keepdims))
+    assert "It is wrong exactly where N > 1." in message and "Wrong in 7 of 9 cases." in message
+    assert "In 5 of these cases it raises ValueError: operands could not be broadcast" in message
+
+
+@pytest.mark.parametrize("loss, words", [
+    (lambda z, y: -(y * np.log(overflowing_softmax(z))).sum(), "the division by N is missing"),
+    (lambda z, y: -(y * np.log(overflowing_softmax(z))).mean(), "divided by the number of classes too"),
+])
+def test_a_mistake_is_known_beside_an_overflow(loss, words):
+    diagnosis = failure("cross_entropy", loss).diagnosis
+    assert words in diagnosis and "and besides, in some cases it is not finite" in diagnosis
+
+
+def overflowing_softmax(z):
+    e = np.exp(z)
+    return e / e.sum(axis=1, keepdims=True)
+
+
 def test_the_message_in_the_readme_is_a_real_one():
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"```\nExerciseError: (conv2d_gradient.*?)\n    \.\.\.\n```", readme, re.DOTALL)[1]

@@ -117,16 +117,34 @@ def test_a_file_that_is_no_python_is_noted(tmp_path):
     assert "raises SyntaxError" in grades["anna"].notes[0] and "cannot be read" in grades["latin"].notes[0]
 
 
+def test_of_what_could_not_be_loaded_nothing_is_called_missing(tmp_path):
+    grades = graded(tmp_path, anna="def softmax(z)\n    return z", berta=SOFTMAX, carl="def soft_max(z): return z")
+    assert softmax_of(grades["anna"]).status == "not loaded"
+    assert "raises SyntaxError" in softmax_of(grades["anna"]).diagnosis
+    assert softmax_of(grades["carl"]).status == "missing"
+
+
+def test_submissions_of_one_name_are_told_apart(tmp_path):
+    grades = graded(tmp_path, anna=SOFTMAX, anna_ipynb=notebook(WRONG), berta=SOFTMAX)
+    assert {name: grade.passed for name, grade in grades.items()} == {"anna.ipynb": 0, "anna.py": 1, "berta": 1}
+
+
+def test_a_file_is_no_folder_of_submissions(tmp_path):
+    path = submit(tmp_path, anna=SOFTMAX) / "anna.py"
+    with pytest.raises(ValueError, match="takes a folder.*anna.py is none"):
+        grade(path)
+
+
 # Hostile submissions
 
 HOSTILE = {
     "ends by sys.exit when loaded": (SOFTMAX + "import sys; sys.exit(3)", "passed", "", "calls sys.exit"),
-    "ends its process when loaded": (SOFTMAX + "import os; os._exit(3)", "missing", "", "with exit status 3"),
-    "loops when loaded": ("while True: pass", "missing", "", "it takes longer than 4 s"),
+    "ends its process when loaded": (SOFTMAX + "import os; os._exit(3)", "not loaded", "", "with exit status 3"),
+    "loops when loaded": ("while True: pass", "not loaded", "", "it takes longer than 4 s"),
     "fails when loaded": (SOFTMAX + "1 / 0", "passed", "", "raises ZeroDivisionError"),
-    "prints without end when loaded": ("while True: print('x' * 10**6)", "missing", "", "prints more than 10 MiB"),
+    "prints without end when loaded": ("while True: print('x' * 10**6)", "not loaded", "", "prints more than 10 MiB"),
     "kills itself": (
-        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "missing", "", "crashed: Killed"),
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "not loaded", "", "crashed: Killed"),
     "loops": ("def softmax(z):\n    while True: pass", "stopped", "it takes longer than 4 s", ""),
     "prints 100 MB": (
         "def softmax(z):\n    print('x' * 10**8)\n    return z", "stopped", "prints more than 10 MiB", ""),
@@ -161,7 +179,7 @@ HOSTILE = {
         "        except OSError: pass\n    return z", "stopped", "something that is no answer", ""),
     "sends nonsense": (
         "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'[' * 10**5 + b'\\n')\n    except OSError: pass",
-        "missing", "", "something that is no answer"),
+        "not loaded", "", "something that is no answer"),
     "closes every file": ("import os\ndef softmax(z):\n    os.closerange(0, 100)\n    return z", "stopped", "", ""),
     "removes its folder": (SOFTMAX + "import shutil, os\nshutil.rmtree(os.getcwd())", "passed", "", ""),
     "looks for secrets": ("import os\ndef softmax(z): raise ValueError(os.environ.get('PASSWORD'))", "wrong",
@@ -294,7 +312,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
         "nothing",
         "carl: 0 of 1 passed",
         "  note: it could not be loaded: its process ended itself, with exit status 3",
-        "  softmax  missing",
+        "  softmax  not loaded",
         "",
         "softmax  passed by 1 of 3",
     ]

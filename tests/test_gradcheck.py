@@ -9,7 +9,7 @@ from cases import VALUES, mentions
 import minidl as dl
 import minidl.functional as F
 from minidl import autograd
-from minidl.autograd import OPERATIONS
+from minidl.autograd import OPERATIONS, differentiable
 from minidl.check import GradcheckError, NondifferentiableError
 
 
@@ -397,6 +397,31 @@ def test_a_function_that_returns_no_tensor_is_refused(result):
 def test_nothing_to_differentiate_is_an_error(inputs):
     with pytest.raises(ValueError, match="none of the inputs holds floats"):
         dl.gradcheck(lambda *tensors: dl.tensor(1.0), inputs)
+
+
+def test_a_gradient_that_changes_g_is_found_out():
+    """Its values are right, and those of whatever else gets the same g are not."""
+    @differentiable
+    def square(x):
+        """x²     ∂L/∂x = 2 g x"""
+        def gradient(g):
+            g *= 2
+            return g * x
+
+        return x * x, (gradient,)
+
+    with pytest.raises(GradcheckError, match="square changes g in place"):
+        dl.gradcheck(square, dl.tensor([1.0, 2.0]))
+
+
+def test_a_gradient_function_that_returns_nothing_is_named():
+    @differentiable
+    def forgetful(x):
+        """x     ∂L/∂x = g"""
+        return x * 1.0, (lambda g: None,)
+
+    with pytest.raises(RuntimeError, match="the gradient of forgetful for input 0 must be an array.*None"):
+        dl.gradcheck(forgetful, dl.tensor([1.0]))
 
 
 def test_all_outputs_are_checked():

@@ -77,12 +77,11 @@ def judge(chosen: Exercise, answer: Callable[[int], Outcome]) -> str:
         outcomes.append(answer(position))
         if outcomes[-1].complaint and not _has_wrong_values(cases, outcomes):
             raise _complaint(chosen, case, outcomes[-1])
-    returned = [(case, outcome.values) for case, outcome in zip(cases, outcomes) if outcome.values is not None]
     for position in range(len(cases)):
         for output in range(len(chosen.outputs)):
             values, case = outcomes[position].values, cases[position]
             if values is not None and not Answer(values[output], case.right[output], case).is_right:
-                raise _wrong(chosen, output, position, returned)
+                raise _wrong(chosen, output, position, outcomes)
     return f"{chosen.name}: right in all {len(cases)} cases."
 
 
@@ -98,12 +97,12 @@ def _complaint(chosen: Exercise, case: Case, outcome: Outcome) -> ExerciseError:
     return ExerciseError(chosen.name, outcome.complaint, details)
 
 
-def _wrong(
-    chosen: Exercise, output: int, position: int, returned: Sequence[tuple[Case, tuple[np.ndarray, ...]]]
-) -> ExerciseError:
+def _wrong(chosen: Exercise, output: int, position: int, outcomes: Sequence[Outcome]) -> ExerciseError:
     name, case = chosen.outputs[output].name, chosen.solved[position]
+    returned = [(of, outcome.values) for of, outcome in zip(chosen.solved, outcomes) if outcome.values is not None]
     answers = [Answer(values[output], of.right[output], of) for of, values in returned]
-    wrong = [of.title for answer, (of, _) in zip(answers, returned) if not answer.is_right]
+    right = {answer.case.title for answer in answers if answer.is_right}
+    wrong = [of.title not in right for of in chosen.solved]
     answer = next(answer for answer in answers if answer.case is case)
     diagnosis = _order(chosen, returned) or diagnose(chosen, name, answers)
     lines = []
@@ -111,12 +110,12 @@ def _wrong(
         shapes = f" in shape, {answer.got.shape} instead of {answer.right.shape},"
         diagnosis = (f"it differs from the reference{shapes if answer.got.shape != answer.right.shape else ''} "
                      "by no mistake known here")
-        lines.append(common_ground(chosen, [of.title in wrong for of in chosen.solved]))
+        lines.append(common_ground(chosen, wrong))
     if len(chosen.outputs) > 1:
         diagnosis = f"{name}: {diagnosis}"
         lines.append(_verdicts(chosen, returned))
-    lines += [f"Wrong in {len(wrong)} of {len(chosen.solved)} cases. {_describe_case(chosen, case)}",
-              _describe_difference(chosen, output, answer)]
+    lines += [f"Wrong in {sum(wrong)} of {len(wrong)} cases. {_describe_case(chosen, case)}",
+              _describe_difference(chosen, output, answer), _describe_failures(outcomes)]
     return ExerciseError(chosen.name, diagnosis, "\n".join(filter(None, lines)))
 
 
@@ -167,6 +166,12 @@ def _describe_difference(chosen: Exercise, output: int, answer: Answer) -> str:
                 lines.append(f"Finite differences of the loss give {slope:.6g} there.")
         lines += _describe_region(name, got, right)
     return "\n".join(lines)
+
+
+def _describe_failures(outcomes: Sequence[Outcome]) -> str:
+    """The first complaint, where an answer does not come in every case."""
+    complaints = [outcome.complaint for outcome in outcomes if outcome.complaint]
+    return f"In {len(complaints)} of these cases {complaints[0]}." if complaints else ""
 
 
 def _describe_region(name: str, got: np.ndarray, right: np.ndarray) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Tensor, no_grad
+from ..autograd import Tensor, no_grad, recorded_nodes
 from ..backend import Array, array_module, is_array, to_device
 
 
@@ -68,6 +68,8 @@ def gradcheck(
     if not (isinstance(loss, Tensor) and loss.requires_grad):
         raise GradcheckError("gradcheck: the output does not depend on the inputs through recorded operations; "
                              "was it computed from .data, or under no_grad()?")
+    for node in recorded_nodes(loss):
+        node.gradients = [function and _watched(function, node.operation) for function in node.gradients or ()]
     loss.backward()
     middle, failures = [y.data for y in outputs], []
     for index in checked:
@@ -75,6 +77,19 @@ def gradcheck(
     if failures:
         raise GradcheckError(max(failures)[1])
     return True
+
+
+def _watched(gradient: Callable[[Array], Array], operation: str) -> Callable[[Array], Array]:
+    """`gradient`, which is found out if it writes to g: other inputs, and other operations, are to get g as it was."""
+    def watched(g: Array) -> Array:
+        before = g.copy()
+        result = gradient(g)
+        if not bool(((g == before) | (before != before)).all()):  # NaN is never equal
+            raise GradcheckError(f"gradcheck: a gradient function of {operation} changes g in place; "
+                                 "work on a copy, or write g = g * 2 for g *= 2")
+        return result
+
+    return watched
 
 
 def _compare(

@@ -18,8 +18,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,8 @@ class Verdict:
 
     exercise: str
     status: str
-    """``"passed"``, ``"wrong"``, ``"stopped"`` (by a limit, or by itself) or ``"missing"``."""
+    """``"passed"``, ``"wrong"``, ``"stopped"`` (by a limit, or by itself), ``"missing"``, or ``"not loaded"``: there is
+    nothing in the submission, and a note says why."""
     diagnosis: str = ""
     """One line."""
     message: str = ""
@@ -87,13 +90,13 @@ class Grade:
 
 def grade(
     folder: str | os.PathLike[str], limits: Limits | None = None, jobs: int | None = None,
-    finished: Callable[[Grade], None] = lambda grade: None,
+    finished: Callable[[Grade], object] = lambda grade: None,
 ) -> list[Grade]:
     """Judge every submission in `folder`: a Python file, a notebook, or a folder of them, whose name is the student's.
 
-    A function is the answer to the exercise of the same name. Every exercise that some submission answers is asked of
-    all. `limits` hold for each submission, `jobs` of which run at once (default: one a processor); `finished` is told
-    of each as it ends. The grades are in the order of the names.
+    Of two with one name, each is called by its file's. A function is the answer to the exercise of the same name. Every
+    exercise that some submission answers is asked of all. `limits` hold for each submission, `jobs` of which run at
+    once (default: one a processor); `finished` is told of each as it ends. The grades are in the order of the names.
 
     Raises ValueError for a folder without submissions or limits that make no sense, OSError for one that cannot be
     read or a system without POSIX processes.
@@ -102,15 +105,19 @@ def grade(
         raise OSError("grade: the limits of a submission need Linux or macOS; on Windows use WSL")
     if jobs is not None and jobs < 1:
         raise ValueError(f"grade: at least one submission must run at once; got {jobs} jobs")
+    if not Path(folder).is_dir():
+        raise ValueError(f"grade takes a folder with a submission a student; {folder} is none")
     entries = sorted((entry for entry in Path(folder).iterdir() if not entry.name.startswith((".", "__"))),
                      key=lambda entry: (_student(entry), entry.name))
     submissions = [entry for entry in entries if (entry.is_dir() and files_of(entry)) or entry.suffix in SUFFIXES]
     if not submissions:
         raise ValueError(f"there are no submissions in {folder}: no .py file, no notebook and no folder with one")
-    cancelled = threading.Event()
+    cancelled, names = threading.Event(), Counter(map(_student, submissions))
 
     def graded(submission: Path) -> Grade:
-        result = _Submission(submission, limits or Limits(), cancelled).grade()
+        student = _student(submission)
+        called = student if names[student] == 1 else plain(submission.name)
+        result = _Submission(submission, called, limits or Limits(), cancelled).grade()
         finished(result)
         return result
 
@@ -134,7 +141,9 @@ def _complete(grades: list[Grade]) -> list[Grade]:
     completed = []
     for grade in grades:
         verdicts = {verdict.exercise: verdict for verdict in grade.verdicts}
-        missing = {name: Verdict(name, "missing", f"there is no function {name}") for name in answered}
+        unloaded = bool(grade.notes) and not verdicts
+        missing = {name: Verdict(name, "not loaded", grade.notes[0]) if unloaded else
+                   Verdict(name, "missing", f"there is no function {name}") for name in answered}
         all_verdicts = tuple((missing | verdicts)[name] for name in EXERCISES if name in answered)
         completed.append(Grade(grade.student, all_verdicts, grade.notes))
     return completed
@@ -152,12 +161,12 @@ class Stopped(Exception):
 @dataclass
 class _Submission:
     path: Path
+    student: str
     limits: Limits
     cancelled: threading.Event
     process: _Process | None = field(default=None, init=False)
 
     def grade(self) -> Grade:
-        student = _student(self.path)
         with tempfile.TemporaryDirectory(prefix="minidl-grade-", ignore_cleanup_errors=True) as folder:
             self.copy = Path(folder) / self.path.name
             try:
@@ -166,9 +175,9 @@ class _Submission:
                 else:
                     shutil.copyfile(self.path, self.copy)
                 functions, notes = self._load()
-                return Grade(student, tuple(map(self._verdict, functions)), tuple(notes))
+                return Grade(self.student, tuple(map(self._verdict, functions)), tuple(notes))
             except (Stopped, OSError, shutil.Error) as stop:
-                return Grade(student, notes=(f"it could not be loaded: {plain(str(stop))}",))
+                return Grade(self.student, notes=(f"it could not be loaded: {plain(str(stop))}",))
             finally:
                 self._end()
 
@@ -232,11 +241,9 @@ class _Process:
                    "processor_seconds": int(limits.seconds * (len(EXERCISES) + 1)) + 1})
 
     def send(self, message: dict[str, Any]) -> None:
-        try:
+        with suppress(BrokenPipeError):  # `receive` says why
             self.requests.write(json.dumps(message).encode() + b"\n")
             self.requests.flush()
-        except BrokenPipeError:  # `receive` says why
-            pass
 
     def receive(self, deadline: float) -> dict[str, Any]:
         """The next answer. Raises Stopped where none comes in time, or too much."""
@@ -286,17 +293,13 @@ class _Process:
 
     def kill(self) -> None:
         """End the process, its threads and the processes that it started."""
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         self.process.wait()
         self.selector.close()
         for stream in (self.requests, self.answers, self.output):
-            try:
+            with suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
 
 def _environment(folder: Path) -> dict[str, str]:

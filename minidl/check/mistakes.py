@@ -39,8 +39,22 @@ def same(got: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.allclose(got, expected, rtol=1e-6, atol=1e-9 * largest, equal_nan=True))
 
 
+NOT_FINITE = "it is not finite: something overflows, or there is a division by 0 or a logarithm of 0"
+
+
 def diagnose(exercise: Exercise, output: str, answers: Sequence[Answer]) -> str | None:
     """The mistake that explains the wrong ones among `answers`, in words, or None."""
+    if words := _explanation(exercise, output, answers):
+        return words
+    finite = [answer for answer in answers if np.isfinite(answer.got).all()]
+    if len(finite) < len(answers) and not all(answer.is_right for answer in finite):
+        if words := _explanation(exercise, output, finite):
+            return f"{words}; and besides, in some cases {NOT_FINITE}"
+    return None
+
+
+def _explanation(exercise: Exercise, output: str, answers: Sequence[Answer]) -> str | None:
+    """The mistake, or the two, that all of `answers` agree with."""
     predictions: dict[str, list[Answer]] = {}
     for words, variant in exercise.mistakes[output].items():
         predicted = [answer._replace(right=value) for answer in answers
@@ -209,7 +223,7 @@ def _reshaped(answers: Sequence[Answer]) -> str | None:
 def _not_finite(answers: Sequence[Answer]) -> str | None:
     if all(answer.is_right or np.isfinite(answer.right).all() and not np.isfinite(answer.got).all()
            for answer in answers):
-        return "it is not finite: something overflows, or there is a division by 0 or a logarithm of 0"
+        return NOT_FINITE
     return None
 
 
