@@ -18,7 +18,7 @@ import minidl as dl
 import models
 from minidl import backend, nn
 from minidl.cli import main
-from minidl.cli.train import _check_fit, _interrupts, _trainer
+from minidl.cli.train import check_fit, interrupts, trainer_of
 from minidl.data import digits, open_dataset
 from minidl.kernels.cpu import threads
 from minidl.training import Configuration, Run, Trainer
@@ -77,10 +77,13 @@ def assert_mistake(result, complaint):
 # Help
 
 @pytest.mark.parametrize("command, options", [
-    ("", "train evaluate predict step-through summary bench info --version"),
-    ("train", "model --data --resume --out --input-size --augment --epochs --batch-size --lr --momentum --weight-decay "
-              "--shift --schedule --seed --workers --option --cuda-graph --quiet --device "
-              "--precision --threads"),
+    ("", "train experiment evaluate predict step-through summary bench info --version"),
+    ("train", "model --data --images --resume --out --time-budget --input-size --augment --epochs --batch-size --lr "
+              "--momentum --weight-decay --shift --schedule --warmup --milestones --gamma --seed --workers --option "
+              "--cuda-graph --quiet --device --precision --threads"),
+    ("experiment", "depth --data --images --resume --out --time-budget --input-size --augment --epochs --batch-size "
+                   "--lr --momentum --weight-decay --shift --schedule --warmup --milestones --gamma --seeds --workers "
+                   "--quiet --device --precision --threads"),
     ("evaluate", "RUN --data --ten-crop --best --device --precision --threads"),
     ("step-through", "RUN --out --data --index --input-size --text --best --option --device --precision --threads"),
     ("predict", "RUN IMAGE --invert --best --device --precision --threads"),
@@ -127,15 +130,55 @@ def test_without_out_a_run_has_a_folder_of_its_own_below_runs(minidl, tmp_path, 
 
 def test_options_reach_the_configuration_and_the_model(minidl, tmp_path):
     options = {"epochs": 1, "batch_size": 200, "lr": 0.002, "momentum": 0.5, "weight_decay": 0.0, "shift": 0,
-               "schedule": "constant", "seed": 7}
+               "schedule": "steps", "warmup": 0.5, "gamma": 0.3, "images": 800, "seed": 7}
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    arguments += ["--option", "variant=1998", "--workers", 1, "--threads", 1, "--device", "cpu", "--quiet"]
+    arguments += ["--milestones", 0.25, 0.5, "--option", "variant=1998", "--workers", 1, "--threads", 1,
+                  "--device", "cpu", "--quiet"]
     status, out, _ = minidl("train", "lenet5", "--out", tmp_path / "run", *arguments)
     assert status == 0 and out.startswith("lenet5, 60,000 parameters, ") and "1 thread(s), cpu" in out
     assert dl.get_num_threads() == 1
     assert Configuration.read(tmp_path / "run" / "config.json") == Configuration(
         model="lenet5", model_options={"variant": "1998"}, data="digits", input_size=32, classes=list("0123456789"),
-        **options)
+        milestones=[0.25, 0.5], **options)
+    assert ": 800 training and 355 test images" in out
+
+
+def test_a_time_budget_is_kept_and_becomes_a_number_of_epochs(minidl, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["minidl.cli.train"], "PROBE_SECONDS", 0.3)
+    started = time.perf_counter()
+    status, out, _ = minidl("train", "lenet5", "--time-budget", 0.05, "--images", 300, "--out", tmp_path / "run",
+                            "--quiet")
+    seconds = time.perf_counter() - started
+    epochs = int(re.search(r"an epoch takes about \d\.\d s here: (\d+) fit into 0.05 minutes", out)[1])
+    assert status == 0 and Configuration.read(tmp_path / "run" / "config.json").epochs == epochs
+    rows = metrics(tmp_path / "run")
+    assert len(rows) == epochs >= 2 and rows[-1]["lr"] < 1e-3  # the schedule came to its end
+    assert 0.5 < seconds < 15  # a loaded machine is late; this says only that it stops
+
+
+@pytest.mark.parametrize("budget, complaint", [
+    (1e-6, r"an epoch takes about \d\.\d minutes here, which a time budget of 1e-06 minutes does not hold"),
+    (-1, "a time budget is a number of minutes above 0; got -1"),
+    ("nan", "a time budget is a number of minutes above 0; got nan"),
+])
+def test_a_time_budget_that_holds_nothing_is_refused(minidl, tmp_path, monkeypatch, budget, complaint):
+    monkeypatch.setattr(sys.modules["minidl.cli.train"], "PROBE_SECONDS", 0)
+    status, _, err = minidl("train", "lenet5", "--time-budget", budget, "--out", tmp_path / "run")
+    assert status == 2 and re.search(complaint, err) and not (tmp_path / "run").exists()
+
+
+def test_only_weights_decay(tmp_path):
+    trainer = trainer_of(configuration := Configuration(
+        model="resnet20", data="digits", input_size=8, epochs=1, batch_size=2, lr=0.1, momentum=0.0, weight_decay=0.5,
+        schedule="constant", shift=0, seed=0, model_options={"in_channels": 1}), 0)
+    before = {name: value.data.copy() for name, value in trainer.model.named_parameters()}
+    for parameter in trainer.model.parameters():
+        parameter.grad = dl.tensor(np.zeros(parameter.shape, np.float32))
+    trainer.optimizer.step()
+    decay = np.float32(1 - configuration.lr * configuration.weight_decay)
+    for name, value in trainer.model.named_parameters():
+        weight = name.startswith(("conv", "linear.weight")) or ".conv" in name
+        np.testing.assert_allclose(value.data, before[name] * (decay if weight else 1), rtol=1e-6)
 
 
 def test_a_finished_run_says_so_when_resumed_and_stays_as_it_is(minidl, run):
@@ -319,10 +362,10 @@ def test_looking_whether_the_model_fits_changes_nothing(photographs):
     values = {"model": "resnet20", "model_options": {"num_classes": 2}, "data": f"imagefolder:{photographs}", "seed": 0,
               "classes": ["tench", "English springer"], "input_size": 32, "epochs": 1, "batch_size": 2, "lr": 0.1,
               "momentum": 0.9, "weight_decay": 0.0, "schedule": "constant", "augment": "none", "shift": 0}
-    trainer = _trainer(Configuration(**values), 0)
+    trainer = trainer_of(Configuration(**values), 0)
     state, random = trainer.state(), backend.generator().bit_generator.state
     before = {name: value.data.copy() for name, value in state[0].items()}
-    _check_fit(trainer, 2)
+    check_fit(trainer, 2)
     assert backend.generator().bit_generator.state == random
     assert all(np.array_equal(trainer.state()[0][name].data, value) for name, value in before.items())
 
@@ -536,7 +579,7 @@ def test_a_training_that_diverges_says_so_in_one_line(minidl, tmp_path):
 
 def test_a_second_ctrl_c_stops_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with _interrupts() as interrupted:
+    with interrupts() as interrupted:
         assert not interrupted()
         signal.raise_signal(signal.SIGINT)
         assert interrupted()

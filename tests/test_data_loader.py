@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import minidl.backend
 from minidl.autograd import Tensor
-from minidl.data import ArrayDataset, DataLoader, RandomShift, digits
+from minidl.data import ArrayDataset, DataLoader, RandomShift, Subset, digits
+from minidl.data.dataset import spread
 
 
 def numbered(count, transform=None):
@@ -348,3 +349,40 @@ def test_numbers_that_make_no_sense_are_refused(name, value, least):
 def test_what_pytorch_takes_in_other_places_must_be_named():
     with pytest.raises(TypeError, match="positional"):
         DataLoader(numbered(3), 1, False, 2)
+
+
+# A part of a data set
+
+def test_a_subset_has_the_images_it_was_given_in_that_order():
+    subset = Subset(numbered(10), [7, 2, 2])
+    assert len(subset) == 3 and labels(DataLoader(subset, 2)) == [[7, 2], [2]]
+    assert subset[1][1] == 2 and subset[-1][1] == 2
+    with pytest.raises(IndexError):
+        subset[3]
+    assert labels(DataLoader(Subset(numbered(3), []), 2)) == []
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_subset_of_what_is_not_there_is_refused(index):
+    with pytest.raises(IndexError, match=f"index {index}; the data set has 3 images, from 0"):
+        Subset(numbered(3), [0, index])
+
+
+def test_a_subset_leaves_chance_and_classes_to_its_data_set():
+    data = digits(transform=RandomShift(2))
+    subset = Subset(data, np.arange(20, 40))
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    for mine, theirs in zip(subset.fetch([0, 5], rng), data.fetch([20, 25], again)):
+        np.testing.assert_array_equal(mine, theirs)
+    assert subset.classes == data.classes
+
+
+@given(count=st.integers(1, 40), asked=st.integers(1, 40))
+def test_spread_images_are_evenly_apart(count, asked):
+    if asked > count:
+        with pytest.raises(ValueError, match=f"{asked} images were asked for; the data set has {count}"):
+            spread(numbered(count), asked)
+        return
+    indices = spread(numbered(count), asked).indices
+    gaps = set(np.diff([*indices, count]).tolist())
+    assert len(indices) == asked and indices[0] == 0 and gaps <= {count // asked, count // asked + 1}

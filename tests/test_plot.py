@@ -184,3 +184,51 @@ def test_no_picture_is_kept_by_pyplot():
     before = pyplot.get_fignums()
     plot.lines({"a": [1.0, 2.0]}).savefig(io.BytesIO(), format="png")
     assert pyplot.get_fignums() == before
+
+
+# What the experiment about depth measured
+
+def table(networks=("plain20", "plain56", "resnet20", "resnet56"), seeds=2, epochs=3):
+    return [
+        {"network": name, "seed": seed, "epoch": epoch, "train_error": RNG.random(), "test_error": RNG.random()}
+        for name in networks for seed in range(seeds) for epoch in range(1, epochs + 1)
+    ]
+
+
+def test_errors_by_depth_are_the_means_over_the_seeds_and_a_band():
+    rows = table()
+    picture = drawn(plot.errors_by_depth(rows, "CIFAR-10"))
+    plain, residual = picture.axes
+    assert (plain.get_title(), residual.get_title()) == ("plain", "residual")
+    for axes, kind in ((plain, "plain"), (residual, "resnet")):
+        lines = iter(axes.get_lines())
+        for depth in (20, 56):
+            for part in ("train", "test"):
+                errors = np.array([[row[f"{part}_error"] for row in rows
+                                    if (row["network"], row["seed"]) == (f"{kind}{depth}", seed)] for seed in (0, 1)])
+                line = next(lines)
+                assert np.allclose(line.get_ydata(), 100 * errors.mean(axis=0))
+                assert line.get_label() == f"{depth} layers, {'training' if part == 'train' else 'test'}"
+        assert len(axes.collections) == 4  # the bands
+    assert not drawn(plot.errors_by_depth(table(seeds=1))).axes[0].collections
+
+
+def test_errors_by_depth_end_where_the_seed_that_is_behind_does():
+    rows = table(("resnet20",), seeds=1) + [{**row, "seed": 1} for row in table(("resnet20",), seeds=1, epochs=2)]
+    (axes,) = drawn(plot.errors_by_depth(rows)).axes
+    assert [list(line.get_xdata()) for line in axes.get_lines()] == [[1, 2]] * 2
+
+
+def test_gradients_by_depth_are_shown_at_the_start_half_way_and_at_the_end():
+    rows = [{"network": name, "seed": seed, "epoch": epoch, "layer": str(layer), "norm": float(2 ** (layer + seed))}
+            for name in ("plain20", "resnet20") for seed in (0, 2) for epoch in range(6) for layer in range(4)]
+    panels = drawn(plot.gradients_by_depth(rows)).axes
+    assert [axes.get_title() for axes in panels] == ["at the start", "after epoch 2", "after epoch 5"]
+    for axes in panels:
+        assert [line.get_label() for line in axes.get_lines()] == ["plain20", "resnet20"]
+        assert np.allclose(axes.get_lines()[0].get_ydata(), [2, 4, 8, 16])  # geometric: 2 to the layer + 1
+
+
+def test_a_network_without_a_depth_is_refused():
+    with pytest.raises(ValueError, match="must end in its depth, as resnet20; got 'lenet'"):
+        plot.errors_by_depth(table(("lenet",)))

@@ -19,7 +19,7 @@ import minidl as dl
 import models
 from minidl import backend, nn
 from minidl.cli import main
-from minidl.cli.train import _trainer as trainer_of
+from minidl.cli.train import trainer_of
 from minidl.data import ArrayDataset, DataLoader, catalog, digits
 from minidl.io import load_with_metadata
 from minidl.kernels.cpu import threads
@@ -398,6 +398,18 @@ def test_metrics_are_the_history_digit_by_digit(small, tmp_path):
     with open(tmp_path / "metrics.csv", newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     assert rows == trainer.history
+
+
+def test_a_table_that_a_kill_left_behind_the_state_is_mended(small, tmp_path):
+    trainer, run = trainer_of(small, workers=0), Run.create(tmp_path, small)
+    for row in trainer.epochs_to_go(quiet=True):
+        run.save(trainer)
+        if row["epoch"] == 2:
+            behind = (tmp_path / "metrics.csv").read_bytes()
+    whole = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(behind)
+    run.resume(trainer_of(small, workers=0))
+    assert (tmp_path / "metrics.csv").read_bytes() == whole != behind
 
 
 def test_best_holds_the_weights_of_the_best_epoch_and_last_those_of_the_last_batch(small, tmp_path, monkeypatch):

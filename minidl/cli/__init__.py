@@ -1,6 +1,7 @@
 """The command line. ``minidl COMMAND --help`` says what each command takes.
 
-What is taken stands here, what the commands do in `train`, `measure`, `step_through`, `bench` and `grade`.
+What is taken stands here, what the commands do in `train`, `measure`, `step_through`, `bench`,
+`grade` and `experiment`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from ..data.catalog import SOURCES
 from ..data.recipes import AUGMENTATIONS
 from ..kernels.cpu.threads import set_num_threads
 from ..training import Diverged
-from ..training.configuration import SCHEDULES
+from ..training.schedule import SCHEDULES
 from .bench import NETWORKS, bench
+from .experiment import depth
 from .grade import grade
 from .measure import evaluate, info, predict, summary
 from .step_through import step_through
@@ -91,33 +93,24 @@ def _parser() -> argparse.ArgumentParser:
         "  minidl train --resume runs/NAME              go on after Ctrl-C or a crash",
     )
     training.add_argument("model", nargs="?", help="the model's name, such as lenet5")
-    training.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)}; or NAME:FOLDER (default: digits)")
-    training.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it was configured")
-    training.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/MODEL-DATA-TIME)")
-    for name, kind, help in (
-        ("input-size", int, "pixels a side that the images are brought to"),
-        ("epochs", int, "passes over the training images"),
-        ("batch-size", int, "images in a step"),
-        ("lr", float, "the highest learning rate"),
-        ("momentum", float, "of SGD"),
-        ("weight-decay", float, "of SGD"),
-        ("shift", int, "pixels by which training images are moved at random"),
-    ):
-        letter = "X" if kind is float else "N"
-        training.add_argument(f"--{name}", type=kind, metavar=letter, help=f"{help} (default: the model's own)")
-    training.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: the model's own)")
-    training.add_argument(
-        "--augment", choices=AUGMENTATIONS, help="how photographs are varied (default: the model's own)"
-    )
     training.add_argument("--seed", type=int, metavar="N", help="of everything random (default: 0)")
-    training.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
-    )
     training.add_argument(
         "--cuda-graph", action="store_true", help="launch each step on a GPU as one graph; not for dropout"
     )
-    training.add_argument("--quiet", action="store_true", help="no progress bar")
-
+    experiments = command(
+        "experiment", depth, "Train plain and residual networks of 20 and 56 layers side by side.",
+        "A run for each network and seed; tables (curves.csv, gradients.csv) and pictures (depth.png, gradients.png)\n"
+        "of them all. It can be stopped, or killed, at any moment.\n\n"
+        "examples:\n"
+        "  minidl experiment depth --data cifar10 --time-budget 120\n"
+        "  minidl experiment depth --data digits --input-size 16 --epochs 8\n"
+        "                                               a small one, in a minute or two\n"
+        "  minidl experiment depth --resume runs/depth  go on after Ctrl-C or a crash",
+    )
+    experiments.add_argument("experiment", choices=("depth",), help="plain against residual networks")
+    experiments.add_argument("--seeds", type=int, default=1, metavar="N", help="0 to N − 1, each a run (default: 1)")
+    for subcommand, what in ((training, "run"), (experiments, "experiment")):
+        _add_recipe(subcommand, what)
     evaluation = command(
         "evaluate", evaluate, "Measure runs on their test images: loss, top-1 and top-5 error.",
         "examples:\n"
@@ -215,6 +208,43 @@ def _parser() -> argparse.ArgumentParser:
     grading.add_argument("--json", type=Path, metavar="FILE", help="also write the grades, with full messages, to FILE")
     command("info", info, "Show versions, BLAS, threads and devices.")
     return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser, what: str) -> None:
+    """The options of `train` and of `experiment`: on what to train, and how."""
+    parser.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)}; or NAME:FOLDER (default: digits)")
+    parser.add_argument("--images", type=int, metavar="N", help="train on so many of the images (default: all)")
+    parser.add_argument("--resume", metavar="FOLDER", help=f"go on with the {what} in it, as that was configured")
+    default = "runs/MODEL-DATA-TIME" if what == "run" else "runs/depth"
+    parser.add_argument("--out", metavar="FOLDER", help=f"the folder of the {what} (default: {default})")
+    parser.add_argument(
+        "--time-budget", type=float, metavar="MINUTES", help="instead of --epochs: as many as fit into this time"
+    )
+    for name, kind, help in (
+        ("input-size", int, "pixels a side that the images are brought to"),
+        ("epochs", int, "passes over the training images"),
+        ("batch-size", int, "images in a step"),
+        ("lr", float, "the highest learning rate"),
+        ("momentum", float, "of SGD"),
+        ("weight-decay", float, "of the weights; biases and normalisation have none"),
+        ("warmup", float, "epochs in which the learning rate rises; not for one_cycle"),
+        ("gamma", float, "what the schedule steps multiplies the learning rate by"),
+        ("shift", int, "pixels by which training images are moved at random"),
+    ):
+        letter = "X" if kind is float else "N"
+        parser.add_argument(f"--{name}", type=kind, metavar=letter, help=f"{help} (default: the model's own)")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: the model's own)")
+    parser.add_argument(
+        "--milestones", type=float, nargs="+", metavar="X",
+        help="where steps does so, as shares of the training (default: the model's own)",
+    )
+    parser.add_argument(
+        "--augment", choices=AUGMENTATIONS, help="how photographs are varied (default: the model's own)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import inspect
 import shlex
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,25 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import Tensor, no_grad
-from ..backend import generator, get_device, manual_seed
-from ..data import DataLoader, open_dataset
+from ..backend import get_device, manual_seed
+from ..data import BatchDataset, DataLoader, open_dataset
 from ..data.catalog import find_source
+from ..data.dataset import spread
 from ..kernels.cpu.threads import get_num_threads
 from ..nn import Module
-from ..optim import SGD, CosineAnnealingLR, LRScheduler, OneCycleLR
-from ..training import Configuration, Run, Trainer
+from ..nn.module import leaving_as_found
+from ..optim import SGD
+from ..training import Configuration, Run, Trainer, evaluate
+from ..training.schedule import schedule
 
 TUNABLE = (
-    "input_size", "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "augment", "shift",
+    "input_size", "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "warmup", "milestones", "gamma",
+    "augment", "shift",
 )
 """What a model's preset decides unless the command line does."""
+
+PROBE_SECONDS = 4
+"""For which batches are timed before a budget is divided into epochs."""
 
 EVALUATION_PIXELS = 250 * 32 * 32
 """In a batch of test images."""
@@ -39,11 +47,9 @@ def train(options: argparse.Namespace) -> int:
     import models
 
     if options.resume:
-        decided = ("model", "data", "out", "seed", "option", *TUNABLE)
-        if given := [name for name in decided if getattr(options, name) is not None]:
-            raise ValueError(f"--resume goes on as the run was configured; leave out {', '.join(given)}")
+        refuse_beside_resume(options, "model", "seed", "option")
         run = Run.open(options.resume)
-        trainer = _trainer(run.configuration, options.workers, options.cuda_graph)
+        trainer = trainer_of(run.configuration, options.workers, options.cuda_graph)
         run.resume(trainer)
         if trainer.finished:
             print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
@@ -52,8 +58,10 @@ def train(options: argparse.Namespace) -> int:
         if options.model is None:
             raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
         configuration = configure(options)
-        trainer = _trainer(configuration, options.workers, options.cuda_graph)
-        _check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
+        if options.time_budget is not None:
+            configuration = within(options.time_budget, [configuration], options.workers, options.cuda_graph)[0]
+        trainer = trainer_of(configuration, options.workers, options.cuda_graph)
+        check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
         run = Run.create(options.out or _new_folder(configuration), configuration)
     parameters = sum(p.size for p in trainer.model.parameters())
     print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
@@ -63,7 +71,7 @@ def train(options: argparse.Namespace) -> int:
         print("there is no folder val: the test images are the training images")
     if trainer.history:
         print(f"going on after epoch {len(trainer.history)} of {trainer.epochs}")
-    with _interrupts() as interrupted, warnings.catch_warnings():
+    with interrupts() as interrupted, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of an overflow: Diverged says it once, with advice
         for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
             print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
@@ -83,14 +91,24 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def refuse_beside_resume(options: argparse.Namespace, *more: str) -> None:
+    """Raise ValueError for an option that was decided when the run began."""
+    decided = ("data", "images", "out", "time_budget", *TUNABLE, *more)
+    if given := [name for name in decided if getattr(options, name) is not None]:
+        raise ValueError(f"--resume goes on as it was configured; leave out {', '.join(given)}")
+
+
 def configure(options: argparse.Namespace) -> Configuration:
     """What the options say, and where they say nothing what suits the model and the images."""
     import models
 
+    if options.epochs is not None and options.time_budget is not None:
+        raise ValueError(f"a time budget decides the epochs; leave out epochs={options.epochs}")
     model_options = dict(options.option or ())
     preset = models.preset(options.model, model_options.get("variant"))
     given = {name: getattr(options, name, None) for name in TUNABLE}
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
+    values["milestones"] = list(values["milestones"])
     data = options.data or "digits"
     if given["augment"] is None:
         values["augment"] = find_source(data)[0].suited(values["augment"])
@@ -106,7 +124,7 @@ def configure(options: argparse.Namespace) -> Configuration:
             model_options.setdefault(name, value)
     return Configuration(
         model=options.model, model_options=model_options, data=data, seed=options.seed or 0,
-        classes=classes, **values,
+        images=options.images, classes=classes, **values,
     )
 
 
@@ -115,16 +133,14 @@ def _new_folder(configuration: Configuration) -> Path:
     return Path("runs") / name
 
 
-def _trainer(configuration: Configuration, workers: int, cuda_graph: bool = False) -> Trainer:
+def trainer_of(configuration: Configuration, workers: int, cuda_graph: bool = False) -> Trainer:
     """The trainer of a run from its beginning; everything random in it follows from the seed."""
     manual_seed(configuration.seed)
     model = build(configuration)
     optimizer = SGD(
-        model.parameters(), configuration.lr, configuration.momentum, weight_decay=configuration.weight_decay
+        _decayed(model, configuration.weight_decay), configuration.lr, configuration.momentum
     )
-    dataset = open_dataset(
-        configuration.data, True, configuration.input_size, configuration.augment, configuration.shift
-    )
+    dataset = training_images(configuration, configuration.augment)
     test = test_loader(configuration)
     if class_names(dataset) != class_names(test.dataset):
         raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
@@ -133,29 +149,77 @@ def _trainer(configuration: Configuration, workers: int, cuda_graph: bool = Fals
         dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed,
         device=get_device(),
     )
-    steps = configuration.epochs * len(loader)
-    schedule: LRScheduler | None = None
-    if configuration.schedule == "one_cycle":
-        schedule = OneCycleLR(optimizer, configuration.lr, total_steps=steps, cycle_momentum=False)
-    elif configuration.schedule == "cosine":
-        schedule = CosineAnnealingLR(optimizer, steps)
-    return Trainer(model, optimizer, schedule, loader, test, configuration.epochs, cuda_graph)
+    rates = schedule(
+        optimizer, configuration.schedule, configuration.epochs, len(loader), configuration.warmup,
+        configuration.milestones, configuration.gamma,
+    )
+    return Trainer(model, optimizer, rates, loader, test, configuration.epochs, cuda_graph)
 
 
-def _check_fit(trainer: Trainer, classes: int) -> None:
+def within(
+    minutes: float, configurations: Sequence[Configuration], workers: int, cuda_graph: bool = False
+) -> list[Configuration]:
+    """These runs with as many epochs each as fit into so many minutes for all, by the time that their first batches
+    take here. Raises ValueError where not even one does."""
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"a time budget is a number of minutes above 0; got {minutes}")
+    started = time.perf_counter()
+    seconds = sum(_seconds_an_epoch(trainer_of(each, workers, cuda_graph)) for each in configurations)
+    epochs = int((60 * minutes - (time.perf_counter() - started)) / seconds)
+    what = "an epoch" if len(configurations) == 1 else f"an epoch of each of the {len(configurations)} runs"
+    if epochs < 1:
+        raise ValueError(f"{what} takes about {seconds / 60:.1f} minutes here, which a time budget of {minutes:g} "
+                         "minutes does not hold; give more, or take fewer --images or a smaller --input-size")
+    print(f"{what} takes about {seconds:.1f} s here: {epochs} fit into {minutes:g} minutes", flush=True)
+    return [dataclasses.replace(each, epochs=epochs) for each in configurations]
+
+
+def _seconds_an_epoch(trainer: Trainer) -> float:
+    """What an epoch takes, the evaluation included, by a few batches, of which the first warms up."""
+    times: list[float] = []
+
+    def measured() -> bool:
+        times.append(time.perf_counter())
+        return len(times) > 2 and times[-1] - times[1] > PROBE_SECONDS
+
+    for _ in trainer.epochs_to_go(measured, quiet=True):
+        break
+    counted = times[1:] if len(times) > 2 else times
+    training = len(trainer.train) * (counted[-1] - counted[0]) / (len(counted) - 1)
+    images: Any = trainer.test.dataset
+    few = DataLoader(spread(images, min(len(images), trainer.test.batch_size)), trainer.test.batch_size, seed=0)
+    started = time.perf_counter()
+    evaluate(trainer.model, few)
+    return training + len(images) / len(few.dataset) * (time.perf_counter() - started)
+
+
+def _decayed(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters in two groups: weights decay; biases, and what normalisation scales and shifts by, do not."""
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1]},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def training_images(configuration: Configuration, recipe: str) -> BatchDataset:
+    """The training images of a run, framed and varied by `recipe`."""
+    shift = configuration.shift if recipe == configuration.augment else 0
+    dataset = open_dataset(configuration.data, True, configuration.input_size, recipe, shift)
+    return dataset if configuration.images is None else spread(dataset, configuration.images)
+
+
+def check_fit(trainer: Trainer, classes: int) -> None:
     """Let the model see a test image twice, as if it were of the last class, as in evaluation and as in training.
 
-    Too few channels, pixels or classes fail here. The model, and the random numbers to come, stay as they are.
+    Too few channels, pixels or classes fail here.
     """
     image, _ = trainer.test.dataset[0]
     images, labels = (Tensor(np.stack([x, x])).to(get_device()) for x in (image, np.array(classes - 1)))
-    random, buffers = generator().bit_generator.state, [(x, x.data.copy()) for x in trainer.model.buffers()]
-    with no_grad():
+    with leaving_as_found(trainer.model), no_grad():
         F.cross_entropy(trainer.model.eval()(images).to("cpu"), labels.to("cpu"))  # a GPU would not complain
         trainer.criterion(trainer.model.train()(images), labels)
-    generator().bit_generator.state = random
-    for buffer, value in buffers:
-        buffer.data[...] = value
 
 
 def build(configuration: Configuration) -> Module:
@@ -182,7 +246,7 @@ def evaluation_batch(input_size: int) -> int:
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
+def interrupts() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed, as a function: training then stops between two batches. A second stops at once."""
     pressed = []
 

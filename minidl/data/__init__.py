@@ -2,7 +2,7 @@
 
 from .catalog import open_dataset
 from .cifar import CIFAR10_CLASSES, cifar10
-from .dataset import ArrayDataset, BatchDataset, Dataset
+from .dataset import ArrayDataset, BatchDataset, Dataset, Subset
 from .digits import digits
 from .download import cache_folder, download
 from .folder import ImageFolder
@@ -43,6 +43,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomShift",
     "Resize",
+    "Subset",
     "TenCrop",
     "Transform",
     "cache_folder",

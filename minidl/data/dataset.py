@@ -103,3 +103,40 @@ class ArrayDataset:
     def __repr__(self) -> str:
         count, channels, height, width = self.images.shape
         return f"{type(self).__name__}({count} images of {channels}×{height}×{width}, transform={self.transform})"
+
+
+class Subset:
+    """The images of `dataset`, a `BatchDataset`, at `indices`, in that order. As `torch.utils.data.Subset`.
+
+    Raises `IndexError` for an index that the data set does not have.
+    """
+
+    def __init__(self, dataset: BatchDataset, indices: Sequence[int] | np.ndarray):
+        self.dataset, self.indices = dataset, np.asarray(indices, dtype=np.intp)
+        outside = (self.indices < 0) | (self.indices >= len(dataset))
+        if outside.any():
+            raise IndexError(f"index {self.indices[outside][0]}; the data set has {len(dataset)} images, from 0")
+        self.classes = getattr(dataset, "classes", None)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.dataset[int(self.indices[operator.index(index)])]
+
+    def fetch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The images (n, C, H, W) and labels (n,) at these places of the subset."""
+        return self.dataset.fetch(self.indices[np.asarray(indices, dtype=np.intp)], rng)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} of {self.dataset})"
+
+
+def spread(dataset: BatchDataset, count: int) -> Subset:
+    """`count` images of `dataset`, evenly apart, so that sets sorted by class give some of each.
+
+    Raises `ValueError` for more images than there are.
+    """
+    if not 0 < count <= len(dataset):
+        raise ValueError(f"{count:,} images were asked for; the data set has {len(dataset):,}")
+    return Subset(dataset, np.arange(count) * len(dataset) // count)

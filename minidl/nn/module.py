@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..autograd import Tensor, device_or_dtype
-from ..backend import Array, device_of, get_device, to_device
+from ..backend import Array, device_of, generator, get_device, to_device
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Module")
@@ -86,6 +86,21 @@ def keeping_modes(model: Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def leaving_as_found(model: Module) -> Iterator[None]:
+    """Inside, `model` may see images in any mode; afterwards its modes, its buffers and the random numbers to come are
+    as they were."""
+    random = generator().bit_generator.state
+    buffers = [(buffer, buffer.data.copy()) for buffer in model.buffers()]
+    with keeping_modes(model):
+        try:
+            yield
+        finally:
+            generator().bit_generator.state = random
+            for buffer, value in buffers:
+                buffer.data[...] = value
 
 
 class Module:

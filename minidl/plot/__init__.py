@@ -6,9 +6,11 @@ Matplotlib is imported when the first is drawn; without it they raise ModuleNotF
 """
 
 from .arrays import feature_maps, filters, heatmap, images
+from .depth import errors_by_depth, gradients_by_depth
 from .graphs import bars, curves, function, lines
 from .windows import columns, receptive_field
 
 __all__ = [
-    "bars", "columns", "curves", "feature_maps", "filters", "function", "heatmap", "images", "lines", "receptive_field",
+    "bars", "columns", "curves", "errors_by_depth", "feature_maps", "filters", "function", "gradients_by_depth",
+    "heatmap", "images", "lines", "receptive_field",
 ]

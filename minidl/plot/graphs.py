@@ -28,7 +28,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Picture:
         axes.set(xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "error, %")
         _by_decades(axes, _spans_decades(axes))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        _finish(axes, legend=True)
+        finish(axes, legend=True)
     last = history[-1]
     elapsed = f"{last['epoch']} epoch{'s' if last['epoch'] > 1 else ''}"
     outcome = f"{last['test_accuracy']:.1%} of the test images right after {elapsed}"
@@ -52,7 +52,7 @@ def lines(
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if log:
         axes.set_yscale("log")
-    _finish(axes, legend=len(series) > 1)
+    finish(axes, legend=len(series) > 1)
     return result
 
 
@@ -68,7 +68,7 @@ def bars(names: Sequence[str], series: Mapping[str, Any], ylabel: str = "", titl
                  hatch=HATCHES[index % len(HATCHES)])
     axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names), default=0) * len(names) < 75 else 60)
     axes.set(ylabel=ylabel, title=title)
-    _finish(axes, legend=len(series) > 1)
+    finish(axes, legend=len(series) > 1)
     axes.grid(visible=False, axis="x")
     return result
 
@@ -83,7 +83,8 @@ def function(
     return lines(values, points, xlabel=xlabel, title=title)
 
 
-def _finish(axes: Any, legend: bool) -> None:
+def finish(axes: Any, legend: bool) -> None:
+    """What all graphs have around their lines: a grid, two spines, and a legend where there is something to tell."""
     axes.grid(alpha=0.25, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     in_ink(axes)

@@ -15,7 +15,7 @@ INK = "#787878"
 MARK = "#e0562b"
 """What the reader is to look at."""
 
-LINES = (
+LINES: tuple[dict[str, Any], ...] = (
     {"color": "#2f6fb5", "linestyle": "-", "marker": "o"}, {"color": "#d08a1d", "linestyle": "--", "marker": "s"},
     {"color": "#4f9a5b", "linestyle": "-.", "marker": "^"}, {"color": "#9b6bc7", "linestyle": ":", "marker": "D"},
     {"color": "#c2557a", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "marker": "v"},

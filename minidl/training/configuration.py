@@ -10,16 +10,16 @@ from typing import Any
 
 from ..data.recipes import AUGMENTATIONS
 from ..io import write_atomically
-
-SCHEDULES = ("one_cycle", "cosine", "constant")
+from .schedule import SCHEDULES
 
 
 @dataclass(frozen=True)
 class Configuration:
     """What a run trains, on what, and how; with the seed it determines the weights to the last bit.
 
-    `data` is a name that `minidl.data.open_dataset` knows, `augment` one of `minidl.data.recipes.AUGMENTATIONS`,
-    and `classes` names what the model tells apart. Raises ValueError for a value out of its range.
+    `data` is a name that `minidl.data.open_dataset` knows, and `classes` names what the model tells apart. `images`
+    limits the training images to so many, spread evenly over the set; None takes all. The rest is as in `Preset`.
+    Raises ValueError for a value out of its range.
     """
 
     model: str
@@ -34,6 +34,10 @@ class Configuration:
     shift: int
     seed: int
     augment: str = "none"
+    warmup: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    gamma: float = 0.1
+    images: int | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
 
@@ -42,7 +46,9 @@ class Configuration:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ValueError(f"{name} must be a whole number of at least {low}; got {value!r}")
-        for name in ("lr", "momentum", "weight_decay"):
+        if self.images is not None and (not isinstance(self.images, int) or self.images < 1):
+            raise ValueError(f"images must be a whole number of at least 1, or null for all; got {self.images!r}")
+        for name in ("lr", "momentum", "weight_decay", "warmup", "gamma"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a number ≥ 0; got {value!r}")
@@ -51,6 +57,13 @@ class Configuration:
                 raise ValueError(f"{name} must be a name; got {getattr(self, name)!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
+        if self.warmup and self.schedule == "one_cycle":
+            raise ValueError(f"one_cycle warms up by itself; got warmup={self.warmup}")
+        shares = self.milestones
+        if not isinstance(shares, list) or not all(isinstance(x, (int, float)) and 0 < x < 1 for x in shares):
+            raise ValueError(f"milestones must be shares of the training between 0 and 1; got {shares!r}")
+        if sorted(shares) != shares:
+            raise ValueError(f"milestones must rise; got {shares!r}")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}; got {self.augment!r}")
         if not isinstance(self.classes, list) or not all(isinstance(name, str) for name in self.classes):
@@ -70,9 +83,13 @@ class Configuration:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: not JSON ({error})") from None
+        return cls.of(values, path)
+
+    @classmethod
+    def of(cls, values: Any, path: Path) -> Configuration:
+        """The configuration with these values by name, which stood in `path`. Raises ValueError if they are wrong."""
         known = {f.name for f in dataclasses.fields(cls)}
-        optional = {"augment", "model_options", "classes"}
-        required = known - optional
+        required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
         if not isinstance(values, dict) or not required <= set(values) <= known:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} is not the configuration of a run: needs {sorted(required)}; found {found}")

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 class Preset:
     """The numbers of a training run: SGD with momentum and weight decay, under a schedule.
 
-    `input_size`: the side of the square images the network was made for, in pixels. `lr` is the highest rate;
-    `schedule` is ``"one_cycle"`` (up to it and down again), ``"cosine"`` (down from it) or ``"constant"``.
+    `input_size`: the side of the square images the network was made for, in pixels. `lr` is the highest rate, and
+    `weight_decay` that of weights: biases and what normalisation scales and shifts by have none. `schedule` is
+    ``"one_cycle"`` (up to `lr` and down again), ``"cosine"`` (down from it), ``"steps"`` (times `gamma` at each of
+    `milestones`, shares of the training) or ``"constant"``; all but the first after `warmup` epochs of a linear rise.
     `augment`: the recipe of `minidl.data.recipes` for training on photographs. `shift`: training images are moved at
     random by up to so many pixels in each direction.
     """
@@ -22,5 +24,8 @@ class Preset:
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "one_cycle"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
     augment: str = "none"
     shift: int = 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
+import math
 import os
+import time
 from pathlib import Path
 
 from .. import plot
-from ..io import load_with_metadata, save, write_atomically
+from ..io import load_with_metadata, save
 from ..nn import Module
 from .configuration import Configuration
+from .table import write_table
 from .trainer import Trainer, model_state
+
+PICTURE_SECONDS = 10
+"""Between one drawing of the curves and the next: it takes half a second, which may be an epoch."""
 
 
 class Run:
@@ -24,6 +29,7 @@ class Run:
 
     def __init__(self, folder: Path, configuration: Configuration):
         self.folder, self.configuration = folder, configuration
+        self._drawn = -math.inf
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], configuration: Configuration) -> Run:
@@ -55,20 +61,19 @@ class Run:
         if history and trainer.between_epochs and history[-1]["test_accuracy"] >= best:
             save(trainer.model.state_dict(), self.folder / "best.safetensors")
         save(tensors, self.folder / "last.safetensors", {"training": json.dumps(values)})
-        if history:
-            self._write_metrics(history)
-            if importlib.util.find_spec("matplotlib"):
-                title = f"{self.configuration.model} on {self.configuration.data.partition(':')[0]}"
-                plot.curves(history, title).save(self.folder / "curves.png")
+        self._record(trainer)
 
-    def _write_metrics(self, history: list[dict[str, float]]) -> None:
-        def write(part: Path) -> None:
-            with open(part, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(history[0]))
-                writer.writeheader()
-                writer.writerows(history)
+    def _record(self, trainer: Trainer) -> None:
+        if not trainer.history:
+            return
+        write_table(self.folder / "metrics.csv", trainer.history)
+        if importlib.util.find_spec("matplotlib") and (trainer.finished or self._picture_is_old()):
+            title = f"{self.configuration.model} on {self.configuration.data.partition(':')[0]}"
+            plot.curves(trainer.history, title).save(self.folder / "curves.png")
+            self._drawn = time.monotonic()
 
-        write_atomically(self.folder / "metrics.csv", write)
+    def _picture_is_old(self) -> bool:
+        return time.monotonic() - self._drawn > PICTURE_SECONDS
 
     def resume(self, trainer: Trainer) -> None:
         """Put `trainer` where the run stopped; at the start, if it stopped before its first checkpoint.
@@ -83,6 +88,7 @@ class Run:
             trainer.load_state(tensors, json.loads(metadata["training"]))
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} does not hold the state of this run: {error}") from None
+        self._record(trainer)  # a kill may have come between the state and the table
 
     def load_weights(self, model: Module, best: bool = False) -> None:
         """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError if there are none yet."""

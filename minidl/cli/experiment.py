@@ -1,0 +1,158 @@
+"""``minidl experiment depth``: plain networks cannot be deep, residual ones can (claims F15 and D7)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import plot
+from ..autograd import Tensor
+from ..backend import get_device
+from ..data.dataset import spread
+from ..inspect import gradient_norms
+from ..io import write_atomically
+from ..training import Configuration, Run, Trainer
+from ..training.table import read_table, write_table
+from .train import check_fit, configure, interrupts, refuse_beside_resume, trainer_of, training_images, within
+
+NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
+"""He et al. 2016, figure 6, with the shallowest and the deepest of both kinds that have a twin."""
+
+
+def depth(options: argparse.Namespace) -> int:
+    """Train the four networks from each seed; keep what they did in tables and pictures.
+
+    A seed decides the weights and the order of the images, the same for all four.
+    """
+    if options.resume:
+        refuse_beside_resume(options)
+        folder = Path(options.resume)
+        configurations = _read(folder / "experiment.json")
+    else:
+        folder = Path(options.out or "runs/depth")
+        configurations = _configurations(options)
+        for each in configurations[: len(NETWORKS)]:
+            check_fit(trainer_of(each, workers=0), len(each.classes))  # a mistake leaves nothing behind
+        _write(folder / "experiment.json", configurations)
+    runs = {_name(each): each for each in configurations}
+    with interrupts() as interrupted:
+        for name, configuration in runs.items():
+            there = (folder / name / "config.json").exists()
+            run = Run.open(folder / name) if there else Run.create(folder / name, configuration)
+            trainer = trainer_of(run.configuration, options.workers)
+            run.resume(trainer)
+            for row in _epochs(run, trainer, interrupted, options.quiet):
+                print(f"{name:16} epoch {row['epoch']:3d}/{trainer.epochs}   "
+                      f"error: training {1 - row['train_accuracy']:6.2%}, test {1 - row['test_accuracy']:6.2%}   "
+                      f"{row['seconds']:,.0f} s", flush=True)
+                _tabulate(folder, runs)
+            if not trainer.finished:
+                print(f"interrupted; go on with: minidl experiment depth --resume {shlex.quote(str(folder))}")
+                return 130
+    _tabulate(folder, runs)
+    _draw(folder)
+    for row in _last_rows(read_table(folder / "curves.csv")):
+        print(f"{row['network']:10} seed {row['seed']}: after epoch {row['epoch']} the training error is "
+              f"{row['train_error']:.2%}, the test error {row['test_error']:.2%}")
+    print(f"kept in {folder}")
+    return 0
+
+
+def _configurations(options: argparse.Namespace) -> list[Configuration]:
+    if options.seeds < 1:
+        raise ValueError(f"there must be at least 1 seed; got {options.seeds}")
+    if (path := Path(options.out or "runs/depth") / "experiment.json").exists():
+        raise FileExistsError(f"there is {path} already; go on with --resume {path.parent}, or name another folder "
+                              "with --out")
+    found = [
+        configure(argparse.Namespace(**vars(options) | {"model": name, "seed": seed, "option": None}))
+        for seed in range(options.seeds) for name in NETWORKS
+    ]
+    return found if options.time_budget is None else within(options.time_budget, found, options.workers)
+
+
+def _name(configuration: Configuration) -> str:
+    return f"{configuration.model}-seed{configuration.seed}"
+
+
+def _write(path: Path, configurations: Sequence[Configuration]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([dataclasses.asdict(each) for each in configurations], indent=2) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _read(path: Path) -> list[Configuration]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no experiment in {path.parent}: it has no {path.name}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: not JSON ({error})") from None
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{path} is damaged: expected a list of runs")
+    return [Configuration.of(each, path) for each in values]
+
+
+def _epochs(run: Run, trainer: Trainer, stop: Any, quiet: bool) -> Iterator[dict[str, float]]:
+    """Train and keep the run, yielding the row of each epoch; with the gradients before the first and after each.
+
+    They are written before the state they belong to: whatever a kill comes between is done again, and is the same.
+    """
+    path = run.folder / "gradients.csv"
+    rows = [row for row in read_table(path) if row["epoch"] <= len(trainer.history)] if path.exists() else []
+    dataset = training_images(run.configuration, "none")
+    few = spread(dataset, min(run.configuration.batch_size, len(dataset)))
+    images, labels = (Tensor(array).to(get_device()) for array in few.fetch(range(len(few)), np.random.default_rng(0)))
+
+    def measure() -> None:
+        norms = gradient_norms(trainer.model, images, labels, trainer.criterion)
+        epoch = len(trainer.history)
+        rows.extend({"epoch": epoch, "layer": layer, "norm": norm} for layer, norm in norms.items())
+        write_table(path, rows)
+
+    if not rows:
+        measure()
+    for row in trainer.epochs_to_go(stop, quiet):
+        measure()
+        run.save(trainer)
+        yield row
+    if not trainer.between_epochs:
+        run.save(trainer)
+
+
+def _tabulate(folder: Path, runs: dict[str, Configuration]) -> None:
+    """What all runs measured, in one table each."""
+    curves, gradients = [], []
+    for name, configuration in runs.items():
+        network = {"network": configuration.model, "seed": configuration.seed}
+        if (folder / name / "metrics.csv").exists():
+            curves += [network | _errors(row) for row in read_table(folder / name / "metrics.csv")]
+            gradients += [network | row for row in read_table(folder / name / "gradients.csv")]
+    write_table(folder / "curves.csv", curves)
+    write_table(folder / "gradients.csv", gradients)
+
+
+def _errors(row: dict[str, Any]) -> dict[str, Any]:
+    errors = {f"{part}_error": 1 - row[f"{part}_accuracy"] for part in ("train", "test")}
+    return {name: row[name] for name in ("epoch", "lr", "train_loss", "test_loss", "seconds")} | errors
+
+
+def _draw(folder: Path) -> None:
+    if not importlib.util.find_spec("matplotlib"):
+        print("depth.png and gradients.png are drawn where matplotlib is installed: pip install 'minidl[plot]'")
+        return
+    curves, gradients = read_table(folder / "curves.csv"), read_table(folder / "gradients.csv")
+    plot.errors_by_depth(curves).save(folder / "depth.png")
+    plot.gradients_by_depth(gradients).save(folder / "gradients.png")
+
+
+def _last_rows(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({(row["network"], row["seed"]): row for row in curves}.values())
