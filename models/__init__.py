@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ from minidl.training import Preset
 from . import alexnet as _alexnet
 from . import googlenet as _googlenet
 from . import lenet as _lenet
+from . import neocognitron as _neocognitron
 from . import resnet as _resnet
 from . import vgg as _vgg
 from . import zfnet as _zfnet
 from .alexnet import alexnet
 from .googlenet import googlenet
 from .lenet import lenet5
+from .neocognitron import neocognitron
 from .resnet import (
     plain18,
     plain20,
@@ -42,18 +45,18 @@ from .zfnet import zfnet
 FACTORIES: dict[str, Callable[..., nn.Module]] = {
     factory.__name__: factory
     for factory in (
-        lenet5, alexnet, zfnet, vgg11, vgg13, vgg16, vgg19, googlenet,
+        neocognitron, lenet5, alexnet, zfnet, vgg11, vgg13, vgg16, vgg19, googlenet,
         resnet18, resnet34, resnet50, resnet101, resnet152, plain18, plain34,
         resnet20, resnet32, resnet44, resnet56, resnet110, plain20, plain32, plain44, plain56,
     )
 }
 PRESETS: dict[str, Preset] = {
     name: preset
-    for family in (_lenet, _alexnet, _zfnet, _vgg, _googlenet, _resnet)
+    for family in (_neocognitron, _lenet, _alexnet, _zfnet, _vgg, _googlenet, _resnet)
     for name, preset in family.PRESETS.items()
 }
 
-__all__ = ["available", "build", "preset", *FACTORIES]
+__all__ = ["available", "build", "input_channels", "preset", *FACTORIES]
 
 
 def available() -> list[str]:
@@ -64,6 +67,12 @@ def available() -> list[str]:
 def build(name: str, **options: Any) -> nn.Module:
     """The network `name` with its factory's options. Raises ValueError for an unknown name, with the nearest ones."""
     return FACTORIES[_known(name)](**options)
+
+
+def input_channels(name: str, **options: Any) -> int:
+    """The channels of the images that ``build(name, **options)`` takes."""
+    defaults = inspect.signature(FACTORIES[_known(name)]).parameters
+    return options.get("in_channels", defaults["in_channels"].default)
 
 
 def preset(name: str, variant: str | None = None) -> Preset:

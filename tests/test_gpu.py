@@ -232,6 +232,17 @@ def step(model, side, device):
     return {key: tensor.to("cpu").numpy().copy() for key, tensor in tensors.items()}
 
 
+def test_a_neocognitron_organises_itself_as_on_the_cpu():
+    images, states = dl.tensor(np.random.default_rng(1).random((3, 1, 14, 14))), []
+    for device in ("cpu", "gpu"):
+        dl.manual_seed(0)
+        model = models.neocognitron(planes=(3, 4, 5), input_size=14, places=5).to("float64").to(device)
+        model.self_organise(images.to(device), presentations=2)
+        states.append({name: value.to("cpu").numpy() for name, value in model.state_dict().items()})
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 @pytest.mark.parametrize("name, options, side", NETWORKS)
 def test_a_training_step_ends_as_on_the_cpu(name, options, side):
     dl.manual_seed(0)

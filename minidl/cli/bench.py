@@ -82,7 +82,7 @@ class Subject:
         manual_seed(0)
         options = {} if self.variant is None else {"variant": self.variant}
         model = models.build(self.name, **options).to(get_device())
-        channels, rng = next(model.parameters()).shape[1], np.random.default_rng(0)
+        channels, rng = models.input_channels(self.name, **options), np.random.default_rng(0)
         images = rng.standard_normal((self.batch, channels, self.input_size, self.input_size)).astype(np.float32)
         return model, Tensor(images).to(get_device()), Tensor(rng.integers(0, 10, self.batch)).to(get_device())
 

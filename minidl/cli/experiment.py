@@ -21,7 +21,7 @@ from ..inspect import gradient_norms
 from ..io import write_atomically
 from ..training import Configuration, Run, Trainer
 from ..training.table import read_table, write_table
-from .train import check_fit, configure, interrupts, refuse_beside_resume, trainer_of, training_images, within
+from .train import check_fit, configure, interrupts, refuse_beside_resume, trainer_of, training_images, within_budget
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 """He et al. 2016, figure 6, with the shallowest and the deepest of both kinds that have a twin."""
@@ -76,7 +76,7 @@ def _configurations(options: argparse.Namespace) -> list[Configuration]:
         configure(argparse.Namespace(**vars(options) | {"model": name, "seed": seed, "option": None}))
         for seed in range(options.seeds) for name in NETWORKS
     ]
-    return found if options.time_budget is None else within(options.time_budget, found, options.workers)
+    return within_budget(found, options)
 
 
 def _name(configuration: Configuration) -> str:

@@ -134,7 +134,7 @@ def summary(options: argparse.Namespace) -> int:
     chosen = dict(options.option or ())
     model = models.build(options.model, **chosen).to(get_device())
     size = options.input_size or models.preset(options.model, chosen.get("variant")).input_size
-    channels = next(model.parameters()).shape[1]
+    channels = models.input_channels(options.model, **chosen)
     counted = count(model, (channels, size, size), options.batch_size)
     print(counted)
     if options.csv:

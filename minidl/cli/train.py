@@ -10,7 +10,7 @@ import shlex
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ TUNABLE = (
 )
 """What a model's preset decides unless the command line does."""
 
+SELF_ORGANISING_IMAGES = 2000
+"""That a neocognitron sees before its readout is trained: about a minute."""
+
 PROBE_SECONDS = 4
 """For which batches are timed before a budget is divided into epochs."""
 
@@ -57,9 +60,7 @@ def train(options: argparse.Namespace) -> int:
     else:
         if options.model is None:
             raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
-        configuration = configure(options)
-        if options.time_budget is not None:
-            configuration = within(options.time_budget, [configuration], options.workers, options.cuda_graph)[0]
+        (configuration,) = within_budget([configure(options)], options)
         trainer = trainer_of(configuration, options.workers, options.cuda_graph)
         check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
         run = Run.create(options.out or _new_folder(configuration), configuration)
@@ -102,8 +103,6 @@ def configure(options: argparse.Namespace) -> Configuration:
     """What the options say, and where they say nothing what suits the model and the images."""
     import models
 
-    if options.epochs is not None and options.time_budget is not None:
-        raise ValueError(f"a time budget decides the epochs; leave out epochs={options.epochs}")
     model_options = dict(options.option or ())
     preset = models.preset(options.model, model_options.get("variant"))
     given = {name: getattr(options, name, None) for name in TUNABLE}
@@ -124,7 +123,7 @@ def configure(options: argparse.Namespace) -> Configuration:
             model_options.setdefault(name, value)
     return Configuration(
         model=options.model, model_options=model_options, data=data, seed=options.seed or 0,
-        images=options.images, classes=classes, **values,
+        images=getattr(options, "images", None), classes=classes, **values,
     )
 
 
@@ -134,9 +133,17 @@ def _new_folder(configuration: Configuration) -> Path:
 
 
 def trainer_of(configuration: Configuration, workers: int, cuda_graph: bool = False) -> Trainer:
-    """The trainer of a run from its beginning; everything random in it follows from the seed."""
+    """The trainer of a run from its beginning; everything random in it follows from the seed.
+
+    A model that organises itself, as the neocognitron, has done so.
+    """
     manual_seed(configuration.seed)
     model = build(configuration)
+    if hasattr(model, "self_organise"):
+        dataset = training_images(configuration, "none")
+        few = spread(dataset, min(SELF_ORGANISING_IMAGES, len(dataset)))
+        images, _ = few.fetch(range(len(few)), np.random.default_rng(configuration.seed))
+        model.self_organise(Tensor(images).to(get_device()))
     optimizer = SGD(
         _decayed(model, configuration.weight_decay), configuration.lr, configuration.momentum
     )
@@ -156,15 +163,20 @@ def trainer_of(configuration: Configuration, workers: int, cuda_graph: bool = Fa
     return Trainer(model, optimizer, rates, loader, test, configuration.epochs, cuda_graph)
 
 
-def within(
-    minutes: float, configurations: Sequence[Configuration], workers: int, cuda_graph: bool = False
-) -> list[Configuration]:
-    """These runs with as many epochs each as fit into so many minutes for all, by the time that their first batches
-    take here. Raises ValueError where not even one does."""
+def within_budget(configurations: list[Configuration], options: argparse.Namespace) -> list[Configuration]:
+    """These runs; under ``--time-budget`` with as many epochs each as fit into it together, by a few batches' time.
+
+    Raises ValueError where not even one does, and for a budget beside ``--epochs``.
+    """
+    minutes = options.time_budget
+    if minutes is None:
+        return configurations
+    if options.epochs is not None:
+        raise ValueError(f"a time budget decides the epochs; leave out epochs={options.epochs}")
     if not 0 < minutes < float("inf"):
         raise ValueError(f"a time budget is a number of minutes above 0; got {minutes}")
     started = time.perf_counter()
-    seconds = sum(_seconds_an_epoch(trainer_of(each, workers, cuda_graph)) for each in configurations)
+    seconds = sum(_seconds_an_epoch(trainer_of(each, options.workers)) for each in configurations)
     epochs = int((60 * minutes - (time.perf_counter() - started)) / seconds)
     what = "an epoch" if len(configurations) == 1 else f"an epoch of each of the {len(configurations)} runs"
     if epochs < 1:
