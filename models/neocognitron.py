@@ -23,13 +23,13 @@ of the candidates of a plane the one that answers most is its seed. All cells of
 seed learns, all have learned.
 
     layer   output           window      r
-    U0        1 × 26 × 26                        the image, from 0 to 1
-    S1       24 × 26 × 26     5 × 5     2.5      edges
-    C1       24 × 26 × 26     5 × 5
-    S2       48 × 26 × 26     5 × 5     1.5      parts
-    C2       48 × 26 × 26     5 × 5
-    S3      150 × 11 × 11    16 × 16    2        patterns; 20 while it learns
-    C3      150 ×  1 × 1     11 × 11             one cell a pattern
+    U0        1 × 28 × 28                        the image, from 0 to 1
+    S1       24 × 28 × 28     5 × 5     2.5      edges
+    C1       24 × 28 × 28     5 × 5
+    S2       48 × 28 × 28     5 × 5     1.5      parts
+    C2       48 × 28 × 28     5 × 5
+    S3      150 × 13 × 13    16 × 16    2        patterns; 20 while it learns
+    C3      150 ×  1 × 1     13 × 13             one cell a pattern
     linear   10                                  what the patterns are called: a readout, not the paper's
 
 The paper has 24 planes everywhere, r = 4, 1.5 and 1.5, and a retina of 16 × 16 whose planes shrink to 2 × 2 in S3:
@@ -48,10 +48,12 @@ from minidl import functional as F
 from minidl.backend import generator, to_device
 from minidl.training import Preset
 
-PRESETS = {"neocognitron": Preset(input_size=26, epochs=12, batch_size=32, lr=0.05)}  # of the readout
+PRESETS = {"neocognitron": Preset(input_size=28, epochs=12, batch_size=32, lr=0.05)}  # of the readout
 
 FALLOFF = 0.9
 """c and d: to the power of the distance from the middle."""
+
+BATCH = 50
 
 LEAST_STD = 1e-3
 """Of a cell's answers, by which the readout divides them: some never answer."""
@@ -72,10 +74,10 @@ class SLayer(nn.Module):
         self.selectivity, self.reinforcement = selectivity, reinforcement
         self.learning_selectivity = learning_selectivity or selectivity
         near = _falling(size, falloff)
-        c = np.broadcast_to(near / (in_planes * near.sum()), (in_planes, size, size))
-        self.register_buffer("a", _float32(1e-3 * c * generator().random((planes, *c.shape))))
+        c = (near / (in_planes * near.sum()))[np.newaxis, np.newaxis]  # the same for every plane before
+        self.register_buffer("a", _float32(1e-3 * c * generator().random((planes, in_planes, size, size))))
         self.register_buffer("b", _float32(np.zeros(planes)))
-        self.register_buffer("c", _float32(c[np.newaxis]))
+        self.register_buffer("c", _float32(c))
 
     def forward(self, u: Tensor) -> Tensor:
         return self._answers(u, self.energy(u), self.selectivity)
@@ -87,7 +89,7 @@ class SLayer(nn.Module):
 
     def energy(self, u: Tensor) -> Tensor:
         """v_C, equation (3): (N, 1, H', W')."""
-        return F.conv2d(u * u, self.c, padding=self.padding) ** 0.5
+        return F.conv2d((u * u).sum(axis=1, keepdims=True), self.c, padding=self.padding) ** 0.5
 
     def reinforce(self, u: Tensor, column: int) -> int:
         """Let the seed cells learn what they see in `u` (1, in_planes, H, W), equations (7) and (8); how many did.
@@ -134,7 +136,7 @@ class Neocognitron(nn.Module):
 
     def __init__(
         self, num_classes: int = 10, in_channels: int = 1, planes: tuple[int, int, int] = (24, 48, 150),
-        input_size: int = 26, places: int = 11,
+        input_size: int = 28, places: int = 13,
     ):
         first, second, third = planes
         self.input_size = input_size
@@ -164,12 +166,13 @@ class Neocognitron(nn.Module):
             for depth, (cells, _) in enumerate(modules):
                 column = self.COLUMN if depth < 2 else max(images.shape[2:]) | 1
                 for _ in range(presentations):
-                    for index in range(len(images)):
-                        u = _contrast(images[index : index + 1])
+                    for batch in _batches(images):
+                        u = _contrast(batch)
                         for s, c in modules[:depth]:
                             u = c(s(u))
-                        cells.reinforce(u, column)
-            answers = F.cat([self.features(images[index : index + 1]) for index in range(len(images))])
+                        for index in range(len(u)):
+                            cells.reinforce(u[index : index + 1], column)
+            answers = F.cat([self.features(batch) for batch in _batches(images)])
             self.mean.copy_(answers.mean(axis=0))
             deviation = ((answers - self.mean) ** 2).mean(axis=0) ** 0.5
             self.std.copy_(LEAST_STD + F.relu(deviation - LEAST_STD))
@@ -193,8 +196,8 @@ class Neocognitron(nn.Module):
 
 
 def neocognitron(
-    num_classes: int = 10, in_channels: int = 1, planes: tuple[int, int, int] = (24, 48, 150), input_size: int = 26,
-    places: int = 11,
+    num_classes: int = 10, in_channels: int = 1, planes: tuple[int, int, int] = (24, 48, 150), input_size: int = 28,
+    places: int = 13,
 ) -> Neocognitron:
     """The neocognitron, see `Neocognitron`: (N, in_channels, H, W) → logits (N, num_classes).
 
@@ -221,7 +224,7 @@ STYLISED = """
 """
 
 
-def stylised_digits(size: int = 26) -> Tensor:
+def stylised_digits(size: int = 28) -> Tensor:
     """0, 1, 2, 3 and 4 in strokes of one pixel, after the paper's figure: (5, 1, size, size), 0 and 1, in the middle.
 
     Raises ValueError for a `size` that does not hold their 9 × 7 pixels.
@@ -235,6 +238,11 @@ def stylised_digits(size: int = 26) -> Tensor:
     images = np.zeros((5, 1, size, size))
     images[:, 0, top : top + height, left : left + width] = digits
     return _float32(images)
+
+
+def _batches(images: Tensor) -> list[Tensor]:
+    """The images in parts of at most `BATCH`."""
+    return [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
 
 
 def _contrast(x: Tensor) -> Tensor:

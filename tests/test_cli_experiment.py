@@ -122,6 +122,28 @@ def test_a_damaged_list_of_runs_is_refused_with_its_path(content, tmp_path, caps
     assert str(tmp_path / "experiment.json") in capsys.readouterr().err
 
 
+# What it shows
+
+def training_errors(folder):
+    """Of each network, after its last epoch."""
+    return {row["network"]: row["train_error"] for row in read_table(folder / "curves.csv")}
+
+
+def test_F15_deep_plain_networks_do_worse_on_what_they_are_trained_on():
+    """The results beside notebook 11, on 20,000 images of CIFAR-10."""
+    error = training_errors(Path(__file__).parents[1] / "notebooks" / "depth")
+    assert error["plain56"] > error["plain20"] + 0.1
+    assert error["resnet56"] < error["plain56"] and error["resnet56"] < error["resnet20"] + 0.01
+
+
+@pytest.mark.slow
+def test_F15_so_they_do_on_the_digits(tmp_path):
+    command = "experiment depth --data digits --input-size 8 --epochs 4 --batch-size 32 --lr 0.02 --schedule cosine"
+    assert main([*command.split(), "--warmup", "1", "--quiet", "--out", str(tmp_path)]) == 0
+    error = training_errors(tmp_path)
+    assert error["plain56"] > error["plain20"] + 0.2 and error["resnet56"] < error["plain56"] - 0.2
+
+
 # Stopped, and killed
 
 def start(*arguments):

@@ -1,6 +1,6 @@
-"""The lecture's figures, F1 to F18, each computed from the networks themselves; `pytest -k F10 -v` asks for one.
+"""The lecture's figures, F1 to F19, each computed from the networks themselves; `pytest -k F10 -v` asks for one.
 
-F1 stands in test_models_lenet.py, F15 needs training and F19 a network of its own.
+F1 stands in test_models_lenet.py, F15 in test_cli_experiment.py and F19 in test_models_neocognitron.py.
 """
 
 import functools

@@ -180,7 +180,7 @@ def scaled(images, factor):
     return dl.tensor((near @ images.data @ near.T).astype(np.float32))
 
 
-def test_each_of_five_digits_has_a_top_cell_of_its_own(organised):
+def test_F19_each_of_five_digits_has_a_top_cell_of_its_own(organised):
     answers = organised.features(stylised_digits()).data
     own = answers.argmax(axis=1)
     assert len(set(own.tolist())) == 5
@@ -188,8 +188,8 @@ def test_each_of_five_digits_has_a_top_cell_of_its_own(organised):
     assert (answers.max(axis=1) > 1.5 * second).all()
 
 
-@pytest.mark.parametrize("shift, rate", [(1, 1.0), (2, 0.95), (3, 0.85)])
-def test_the_cell_keeps_answering_when_the_digit_moves(organised, shift, rate):
+@pytest.mark.parametrize("shift, rate", [(1, 1.0), (2, 0.98), (3, 0.93)])
+def test_F19_the_cell_keeps_answering_when_the_digit_moves(organised, shift, rate):
     digits = stylised_digits()
     own, found = tops(organised, digits), []
     for down in range(-shift, shift + 1):
@@ -199,7 +199,7 @@ def test_the_cell_keeps_answering_when_the_digit_moves(organised, shift, rate):
     assert np.mean(found) >= rate
 
 
-def test_the_cell_keeps_answering_when_the_digit_grows_shrinks_or_is_noisy(organised):
+def test_F19_the_cell_keeps_answering_when_the_digit_grows_shrinks_or_is_noisy(organised):
     digits = stylised_digits()
     own, rng = tops(organised, digits), np.random.default_rng(0)
     assert np.mean([tops(organised, scaled(digits, factor)) == own for factor in (0.9, 1.1)]) >= 0.9
@@ -228,14 +228,14 @@ def test_stylised_digits_are_in_the_middle_of_any_size():
 def configuration(**changes):
     preset = models.preset("neocognitron")
     return Configuration(**{
-        "model": "neocognitron", "data": "digits", "input_size": 26, "epochs": preset.epochs, "seed": 0, "shift": 0,
+        "model": "neocognitron", "data": "digits", "input_size": 28, "epochs": preset.epochs, "seed": 0, "shift": 0,
         "batch_size": preset.batch_size, "lr": preset.lr, "momentum": preset.momentum, "weight_decay": 0.0,
         "schedule": preset.schedule, **changes,
     })
 
 
 @pytest.mark.slow
-def test_real_digits_are_read_by_a_linear_readout():
+def test_F19_real_digits_are_read_by_a_linear_readout():
     trainer = trainer_of(configuration(), workers=0)
     for _ in trainer.epochs_to_go(quiet=True):
         pass
@@ -256,7 +256,7 @@ def test_a_run_begins_with_a_network_that_has_organised_itself():
 
 
 @pytest.mark.parametrize("call, complaint", [
-    (lambda: models.neocognitron(places=26), "places must be at least 1 and fewer than the 26 pixels; got 26"),
+    (lambda: models.neocognitron(places=28), "places must be at least 1 and fewer than the 28 pixels; got 28"),
     (lambda: models.neocognitron(planes=(1, 2)), r"planes must be three numbers of at least 1; got \(1, 2\)"),
     (lambda: models.neocognitron(input_size=14, places=5)(dl.tensor(np.zeros((1, 1, 8, 8), np.float32))),
      r"takes images \(N, C, 14, 14\); got shape \(1, 1, 8, 8\). Enlarge or pad them: minidl.data.Fit\(14\)"),

@@ -30,7 +30,7 @@ def text(cell):
 
 
 def test_there_is_one_a_unit():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{unit:02d}" for unit in range(1, 11)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{unit:02d}" for unit in range(12)]
 
 
 def test_it_was_committed_as_it_ran(path):

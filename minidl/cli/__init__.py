@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "  minidl train lenet5                          on the bundled digits\n"
         "  minidl train lenet5 --data mnist             downloads MNIST the first time\n"
         "  minidl train lenet5 --data mnist:FOLDER      the four idx files in FOLDER\n"
-        "  minidl train resnet18 --data imagefolder:FOLDER --input-size 128\n"
+        "  minidl train resnet20 --data cifar10 --time-budget 60\n"
+        "                                               as many epochs as fit into an hour\n"
+        "  minidl train resnet18 --data imagefolder:FOLDER --input-size 128 --batch-size 32 --lr 0.0125\n"
         "                                               photographs in FOLDER/train/CLASS and FOLDER/val/CLASS\n"
         "  minidl train lenet5 --option variant=1998    an option of the model\n"
         "  minidl train --resume runs/NAME              go on after Ctrl-C or a crash",
@@ -242,7 +244,8 @@ def _add_recipe(parser: argparse.ArgumentParser, what: str) -> None:
         "--augment", choices=AUGMENTATIONS, help="how photographs are varied (default: the model's own)"
     )
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="threads that prepare batches ahead (default: 0)"
+        "--workers", type=int, metavar="N",
+        help="threads that prepare batches ahead (default: 1 for a folder of photographs, else 0)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

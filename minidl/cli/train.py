@@ -132,10 +132,10 @@ def _new_folder(configuration: Configuration) -> Path:
     return Path("runs") / name
 
 
-def trainer_of(configuration: Configuration, workers: int, cuda_graph: bool = False) -> Trainer:
+def trainer_of(configuration: Configuration, workers: int | None = None, cuda_graph: bool = False) -> Trainer:
     """The trainer of a run from its beginning; everything random in it follows from the seed.
 
-    A model that organises itself, as the neocognitron, has done so.
+    A model that organises itself, as the neocognitron, has done so. `workers` None is what the data needs.
     """
     manual_seed(configuration.seed)
     model = build(configuration)
@@ -153,8 +153,8 @@ def trainer_of(configuration: Configuration, workers: int, cuda_graph: bool = Fa
         raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
                          f"{', '.join(class_names(test.dataset))}; both need the same folders")
     loader = DataLoader(
-        dataset, configuration.batch_size, shuffle=True, num_workers=workers, seed=configuration.seed,
-        device=get_device(),
+        dataset, configuration.batch_size, shuffle=True, seed=configuration.seed, device=get_device(),
+        num_workers=find_source(configuration.data)[0].workers if workers is None else workers,
     )
     rates = schedule(
         optimizer, configuration.schedule, configuration.epochs, len(loader), configuration.warmup,
