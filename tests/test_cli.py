@@ -470,7 +470,7 @@ def mnist(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, complaint", [
-    ("", "train needs a model (lenet5"),
+    ("", "train needs a model (neocognitron, lenet5"),
     ("lenet", "there is no model 'lenet'; did you mean lenet5"),
     ("lenet5 --data minst", "there is no data set 'minst'; did you mean mnist"),
     ("lenet5 --data digits:folder", "'digits' comes with minidl and takes no folder"),
