@@ -99,7 +99,7 @@ class SLayer(nn.Module):
         energy = self.energy(u)
         answers = self._answers(u, energy, self.learning_selectivity)
         highest = _highest_of_columns(answers.max(axis=1, keepdims=True), column)
-        candidates = to_device(F.relu(answers).data * (answers.data == highest.data), "cpu")[0]
+        candidates = to_device(answers.data * (answers.data == highest.data), "cpu")[0]
         seen = F.pad(u, (self.padding,) * 4)
         seeds = np.flatnonzero(candidates.any(axis=(1, 2)))
         for k in seeds:
@@ -164,7 +164,7 @@ class Neocognitron(nn.Module):
         with no_grad():
             modules = ((self.s1, self.c1), (self.s2, self.c2), (self.s3, self.c3))
             for depth, (cells, _) in enumerate(modules):
-                column = self.COLUMN if depth < 2 else max(images.shape[2:]) | 1
+                column = self.COLUMN if depth < 2 else self.input_size
                 for _ in range(presentations):
                     for batch in _batches(images):
                         u = _contrast(batch)

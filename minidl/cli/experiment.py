@@ -108,7 +108,7 @@ def _epochs(run: Run, trainer: Trainer, stop: Any, quiet: bool) -> Iterator[dict
     """
     path = run.folder / "gradients.csv"
     rows = [row for row in read_table(path) if row["epoch"] <= len(trainer.history)] if path.exists() else []
-    dataset = training_images(run.configuration, "none")
+    dataset = training_images(run.configuration, varied=False)
     few = spread(dataset, min(run.configuration.batch_size, len(dataset)))
     images, labels = (Tensor(array).to(get_device()) for array in few.fetch(range(len(few)), np.random.default_rng(0)))
 

@@ -140,14 +140,14 @@ def trainer_of(configuration: Configuration, workers: int | None = None, cuda_gr
     manual_seed(configuration.seed)
     model = build(configuration)
     if hasattr(model, "self_organise"):
-        dataset = training_images(configuration, "none")
+        dataset = training_images(configuration, varied=False)
         few = spread(dataset, min(SELF_ORGANISING_IMAGES, len(dataset)))
         images, _ = few.fetch(range(len(few)), np.random.default_rng(configuration.seed))
         model.self_organise(Tensor(images).to(get_device()))
     optimizer = SGD(
         _decayed(model, configuration.weight_decay), configuration.lr, configuration.momentum
     )
-    dataset = training_images(configuration, configuration.augment)
+    dataset = training_images(configuration, varied=True)
     test = test_loader(configuration)
     if class_names(dataset) != class_names(test.dataset):
         raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
@@ -215,9 +215,9 @@ def _decayed(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def training_images(configuration: Configuration, recipe: str) -> BatchDataset:
-    """The training images of a run, framed and varied by `recipe`."""
-    shift = configuration.shift if recipe == configuration.augment else 0
+def training_images(configuration: Configuration, varied: bool) -> BatchDataset:
+    """The training images of a run, `varied` at random as it says or as they are."""
+    recipe, shift = (configuration.augment, configuration.shift) if varied else ("none", 0)
     dataset = open_dataset(configuration.data, True, configuration.input_size, recipe, shift)
     return dataset if configuration.images is None else spread(dataset, configuration.images)
 

@@ -35,7 +35,7 @@ def errors_by_depth(curves: Rows, title: str = "") -> Picture:
         for name, style in zip(names, LINES):
             for part, width, dash in (("train", 1.2, "--"), ("test", 2.2, "-")):
                 epochs, errors = _by_seed(curves, name, f"{part}_error")
-                label = f"{depth_of(name)} layers, {'training' if part == 'train' else 'test'}"
+                label = f"{_depth_of(name)} layers, {'training' if part == 'train' else 'test'}"
                 axes.plot(epochs, 100 * errors.mean(axis=0), color=style["color"], linewidth=width, linestyle=dash,
                           marker=style["marker"] if part == "test" else "", markersize=4,
                           markevery=max(1, len(epochs) // 10), label=label)
@@ -78,7 +78,7 @@ def gradients_by_depth(gradients: Rows, title: str = "") -> Picture:
     return result
 
 
-def depth_of(network: str) -> int:
+def _depth_of(network: str) -> int:
     """The number at the end of a network's name. Raises ValueError for a name without one."""
     found = re.search(r"\d+$", network)
     if not found:
@@ -89,7 +89,7 @@ def depth_of(network: str) -> int:
 def _networks(rows: Rows) -> dict[str, list[str]]:
     """The names of the networks by kind, shallow ones first."""
     kinds: dict[str, list[str]] = {}
-    for name in sorted({row["network"] for row in rows}, key=lambda name: (name.rstrip("0123456789"), depth_of(name))):
+    for name in sorted({row["network"] for row in rows}, key=lambda name: (name.rstrip("0123456789"), _depth_of(name))):
         kinds.setdefault(name.rstrip("0123456789"), []).append(name)
     return kinds
 
