@@ -577,15 +577,22 @@ def test_a_training_that_diverges_says_so_in_one_line(minidl, tmp_path):
     assert re.fullmatch(r"minidl: the loss became (nan|inf) in epoch 1, .*Try a rate of .*\n", err)
 
 
-def test_a_second_ctrl_c_stops_at_once():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where the shell started pytest in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_stops_at_once(ctrl_c):
     with interrupts() as interrupted:
         assert not interrupted()
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_ctrl_c_within_an_epoch_keeps_the_place(minidl, tmp_path, monkeypatch):
