@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 import minidl as dl
 from minidl import functional as F
+from minidl.backend import memory_order
 from minidl.kernels import cpu, windows
 from minidl.kernels.cpu import convolution, im2col, layout, threads, winograd
 from minidl.kernels.windows import Windows
@@ -231,6 +232,20 @@ def test_memory_order_does_not_matter(n, c, h, w, random):
     product = cpu.pointwise(np.multiply, g, x)
     assert np.array_equal(product, g * x)
     assert product.size == 0 or product.strides == np.empty_like(x).strides  # it lies as x does
+
+
+@pytest.mark.parametrize("cut", [
+    lambda x: x[:, 1:, ::2, ::2],
+    lambda x: F.pad(x, (0, 0, 0, 0, 2, 1)),
+    lambda x: F.pad(x, (-1, 2)),
+], ids=["sliced", "padded", "cropped"])
+def test_a_shortcut_lies_in_memory_as_the_block_beside_it(cut):
+    """Else every operation down the residual stream would copy one of the two."""
+    x = dl.Tensor(layout.full((4, 3, 6, 5), 1, np.dtype("float32")), requires_grad=True)
+    y = cut(x)
+    y.backward(dl.Tensor(layout.settle(np.ones(y.shape, "float32"))))
+    for array in (y.data, x.grad.data):
+        assert memory_order(array) == [1, 2, 3, 0]
 
 
 def test_the_first_of_equal_pixels_gets_the_gradient_even_at_minus_infinity():

@@ -49,7 +49,7 @@ def getitem(x, *, index):
     def gradient(g):
         if not plain:
             return kernels_of(g).scatter_add(g, places, shape)
-        whole = xp.zeros(shape, g.dtype)
+        whole = xp.zeros_like(g, shape=shape)
         whole[places] = g
         return whole
 
@@ -122,12 +122,12 @@ def pad_constant(x, *, amounts, value):
     grown = tuple(slice(max(before, 0), max(before, 0) + n + min(before, 0) + min(after, 0))
                   for n, (before, after) in zip(x.shape, amounts))
     cropped = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, amounts))
-    y = xp.full([n + before + after for n, (before, after) in zip(x.shape, amounts)], value, x.dtype)
+    y = xp.full_like(x, value, shape=[n + before + after for n, (before, after) in zip(x.shape, amounts)])
     y[grown] = x[cropped]
     shape = x.shape
 
     def gradient(g):
-        dx = xp.zeros(shape, g.dtype)
+        dx = xp.zeros_like(g, shape=shape)
         dx[cropped] = g[grown]
         return dx
 

@@ -87,6 +87,6 @@ def col2im(columns: Array, size: tuple[int, int], windows: Windows) -> Array:
 def extend(x: Array, beyond: tuple[int, int]) -> Array:
     """(N, C, H, W) with so many rows and columns of zeros more at the end."""
     n, c, h, w = x.shape
-    larger = array_module(x).zeros((n, c, h + beyond[0], w + beyond[1]), x.dtype)
+    larger = array_module(x).zeros_like(x, shape=(n, c, h + beyond[0], w + beyond[1]))
     larger[:, :, :h, :w] = x
     return larger
