@@ -41,6 +41,8 @@ learn one after the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minidl import Tensor, get_device, nn, no_grad, tensor
@@ -51,7 +53,7 @@ from minidl.training import Preset
 PRESETS = {"neocognitron": Preset(input_size=28, epochs=12, batch_size=32, lr=0.05)}  # of the readout
 
 FALLOFF = 0.9
-"""c and d: to the power of the distance from the middle."""
+"""c and d: to the power of the distance from the middle. S3, whose windows are wide, has 0.95."""
 
 BATCH = 50
 
@@ -63,7 +65,8 @@ class SLayer(nn.Module):
     """S-cells, equations (1) to (3): (N, `in_planes`, H, W) → (N, `planes`, H', W').
 
     The windows are `size` × `size`; `selectivity` is r, `reinforcement` q. While it learns, r is
-    `learning_selectivity`, by default the same. At first a is small and random, and b zero.
+    `learning_selectivity`, by default the same. c falls by `falloff` with each pixel from the middle. At first a is
+    small and random, and b zero.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class SLayer(nn.Module):
     def _answers(self, u: Tensor, energy: Tensor, r: float) -> Tensor:
         excitation = F.conv2d(u, self.a, padding=self.padding)
         inhibition = 2 * r / (1 + r) * self.b.reshape(-1, 1, 1) * energy
-        return r * F.relu((1 + excitation) / (1 + inhibition) - 1)
+        # (1 + e) / (1 + h) − 1, without the 1 that would swallow the small answers of cells that have not learned yet.
+        return r * F.relu((excitation - inhibition) / (1 + inhibition))
 
     def energy(self, u: Tensor) -> Tensor:
         """v_C, equation (3): (N, 1, H', W')."""
@@ -94,7 +98,7 @@ class SLayer(nn.Module):
     def reinforce(self, u: Tensor, column: int) -> int:
         """Let the seed cells learn what they see in `u` (1, in_planes, H, W), equations (7) and (8); how many did.
 
-        An S-column is `column` × `column` places, an odd number; of more than there are it is all.
+        An S-column is `column` × `column` places, or all if there are fewer. Raises ValueError for an even number.
         """
         energy = self.energy(u)
         answers = self._answers(u, energy, self.learning_selectivity)
@@ -111,7 +115,10 @@ class SLayer(nn.Module):
 
 
 class CLayer(nn.Module):
-    """C-cells, equations (4) to (6): (N, `planes`, H, W) → (N, `planes`, H', W'). `total` is the sum of d."""
+    """C-cells, equations (4) to (6): (N, `planes`, H, W) → (N, `planes`, H', W').
+
+    `alpha` is the paper's; `total` is the sum of d: the larger, the sooner a cell is as good as saturated.
+    """
 
     def __init__(self, planes: int, size: int, padding: int = 0, alpha: float = 0.5, total: float = 4.0):
         self.planes, self.padding, self.alpha = planes, padding, alpha
@@ -120,7 +127,8 @@ class CLayer(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         blurred = F.conv2d(u, self.d, padding=self.padding, groups=self.planes)
-        x = F.relu((1 + blurred) / (1 + blurred.mean(axis=1, keepdims=True)) - 1)
+        inhibition = blurred.mean(axis=1, keepdims=True)
+        x = F.relu((blurred - inhibition) / (1 + inhibition))
         return x / (self.alpha + x)
 
 
@@ -135,9 +143,12 @@ class Neocognitron(nn.Module):
     """The places in an S-column, in each direction; in S3 it is all."""
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 1, planes: tuple[int, int, int] = (24, 48, 150),
-        input_size: int = 28, places: int = 13,
+        self, num_classes: int, in_channels: int, planes: tuple[int, int, int], input_size: int, places: int
     ):
+        if not 0 < places < input_size:
+            raise ValueError(f"places must be at least 1 and fewer than the {input_size} pixels; got {places}")
+        if not isinstance(planes, Sequence) or len(planes) != 3 or min(planes) < 1:
+            raise ValueError(f"planes must be three numbers of at least 1; got {planes}")
         first, second, third = planes
         self.input_size = input_size
         self.s1 = SLayer(in_channels, first, 5, selectivity=2.5, reinforcement=1.0, padding=2)
@@ -192,7 +203,8 @@ class Neocognitron(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[2:] != (self.input_size, self.input_size):
             raise ValueError(f"this neocognitron takes images (N, C, {self.input_size}, {self.input_size}); got shape "
-                             f"{x.shape}. Enlarge or pad them: minidl.data.Fit({self.input_size})")
+                             f"{x.shape}. Bring them to that size, as minidl.data.Fit({self.input_size}) does, or make "
+                             "it for another input_size")
 
 
 def neocognitron(
@@ -202,12 +214,9 @@ def neocognitron(
     """The neocognitron, see `Neocognitron`: (N, in_channels, H, W) → logits (N, num_classes).
 
     `planes`: the S-planes, and C-planes, of each of the three modules. `places`: a pattern may lie in so many places,
-    in each direction, among the `input_size` pixels. Raises ValueError where that leaves S3 no window.
+    in each direction, among the `input_size` pixels. Raises ValueError where that leaves S3 no window, and for other
+    than three numbers of planes.
     """
-    if not 0 < places < input_size:
-        raise ValueError(f"places must be at least 1 and fewer than the {input_size} pixels; got {places}")
-    if len(planes) != 3 or min(planes) < 1:
-        raise ValueError(f"planes must be three numbers of at least 1; got {planes}")
     return Neocognitron(num_classes, in_channels, planes, input_size, places)
 
 
@@ -265,6 +274,8 @@ def _highest_of_columns(highest: Tensor, column: int) -> Tensor:
     """
     if column > max(highest.shape[2:]):
         return highest.max()
+    if column % 2 == 0:
+        raise ValueError(f"the places of an S-column must be odd in number, to have a middle; got {column} × {column}")
     maxima = F.max_pool2d(highest, column, 1, column // 2)
     return -F.max_pool2d(-maxima, column, 1, column // 2)
 
