@@ -56,7 +56,7 @@ PRESETS: dict[str, Preset] = {
     for name, preset in family.PRESETS.items()
 }
 
-__all__ = ["available", "build", "input_channels", "preset", *FACTORIES]
+__all__ = ["available", "build", "fitted", "input_channels", "preset", *FACTORIES]
 
 
 def available() -> list[str]:
@@ -73,6 +73,16 @@ def input_channels(name: str, **options: Any) -> int:
     """The channels of the images that ``build(name, **options)`` takes."""
     defaults = inspect.signature(FACTORIES[_known(name)]).parameters
     return options.get("in_channels", defaults["in_channels"].default)
+
+
+def fitted(name: str, options: dict[str, Any], **images: Any) -> dict[str, Any]:
+    """`options` of `name`, and beside them what else it has to be told of its `images`.
+
+    These are num_classes, in_channels and input_size; networks that take images of any size have no such option.
+    """
+    defaults = inspect.signature(FACTORIES[_known(name)]).parameters
+    told = {key: value for key, value in images.items() if key in defaults and defaults[key].default != value}
+    return told | options
 
 
 def preset(name: str, variant: str | None = None) -> Preset:

@@ -18,10 +18,11 @@ import minidl as dl
 import models
 from minidl import backend, nn
 from minidl.cli import main
-from minidl.cli.train import check_fit, interrupts, trainer_of
+from minidl.cli.train import attended, check_fit, trainer_of
 from minidl.data import digits, open_dataset
 from minidl.kernels.cpu import threads
 from minidl.training import Configuration, Run, Trainer
+from models.neocognitron import Neocognitron
 from models.published import preprocessing
 
 FILES = {"best.safetensors", "config.json", "curves.png", "last.safetensors", "metrics.csv"}
@@ -157,7 +158,8 @@ def test_a_time_budget_is_kept_and_becomes_a_number_of_epochs(minidl, tmp_path, 
 
 
 @pytest.mark.parametrize("budget, complaint", [
-    (1e-6, r"an epoch takes about \d\.\d minutes here, which a time budget of 1e-06 minutes does not hold"),
+    (1e-6, r"an epoch takes about \d\.\d minutes here, after \d\.\d minutes of preparation, which a time budget of "
+           "1e-06 minutes does not hold"),
     (-1, "a time budget is a number of minutes above 0; got -1"),
     ("nan", "a time budget is a number of minutes above 0; got nan"),
 ])
@@ -165,6 +167,22 @@ def test_a_time_budget_that_holds_nothing_is_refused(minidl, tmp_path, monkeypat
     monkeypatch.setattr(sys.modules["minidl.cli.train"], "PROBE_SECONDS", 0)
     status, _, err = minidl("train", "lenet5", "--time-budget", budget, "--out", tmp_path / "run")
     assert status == 2 and re.search(complaint, err) and not (tmp_path / "run").exists()
+
+
+def test_a_time_budget_holds_what_a_network_learns_by_itself_and_its_pixels_are_those_of_the_images(
+    minidl, tmp_path, monkeypatch
+):
+    train, organise = sys.modules["minidl.cli.train"], Neocognitron.self_organise
+    monkeypatch.setattr(train, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(train, "_seconds_an_epoch", lambda trainer: 0.5)
+    monkeypatch.setattr(Neocognitron, "self_organise", lambda net, images: time.sleep(0.6) or organise(net, images))
+    status, out, _ = minidl("train", "neocognitron", "--time-budget", 0.05, "--images", 20, "--input-size", 12,
+                            "--option", "planes=[2,2,2]", "--option", "places=4", "--out", tmp_path / "run", "--quiet")
+    epochs = int(re.search(r"(\d+) fit into 0.05 minutes", out)[1])
+    assert status == 0 and epochs <= 3  # of the 3 seconds it took 0.6 twice
+    assert Configuration.read(tmp_path / "run" / "config.json").model_options["input_size"] == 12
+    monkeypatch.setattr(Neocognitron, "self_organise", None)  # what was learned is loaded
+    assert minidl("train", "--resume", tmp_path / "run")[0] == 0
 
 
 def test_only_weights_decay(tmp_path):
@@ -374,7 +392,7 @@ def test_runs_are_evaluated_alone_and_together_and_on_ten_crops(minidl, photogra
     status, out, err = minidl("evaluate", "--ten-crop", *photographer)
     assert (status, err) == (0, "") and "6 test images" in out
     one, two, both = (float(re.search(r"loss (\d\.\d+)", line)[1]) for line in out.splitlines())
-    assert min(one, two) <= both <= max(one, two) and "the ensemble of all 2: loss" in out
+    assert min(one, two) <= both <= max(one, two) and "the ensemble of these 2: loss" in out
     assert "top-5" not in out  # of two classes
     other = minidl("evaluate", photographer[0], "--data", f"imagefolder:{photographs / 'train'}")[1]
     assert "the 12 test images" in other
@@ -430,6 +448,9 @@ def test_the_same_images_for_both_are_said_to_be_that(minidl, photographs, tmp_p
     _, out, _ = minidl("train", "resnet20", "--data", f"imagefolder:{photographs / 'val'}", "--epochs", 1, "--quiet",
                        "--out", tmp_path / "run")
     assert "there is no folder val: the test images are the training images" in out
+    _, out, _ = minidl("train", "resnet20", "--data", f"imagefolder:{photographs / 'val'}", "--epochs", 1, "--quiet",
+                       "--images", 2, "--out", tmp_path / "few")
+    assert "there is no folder val: the test images are the training images" in out
     shutil.copytree(photographs / "val", tmp_path / "one too high" / "photographs")
     one_too_high = minidl("train", "resnet20", "--data", f"imagefolder:{tmp_path / 'one too high'}")
     assert_mistake(one_too_high, "has the one class 'photographs', and nothing to tell apart")
@@ -452,6 +473,9 @@ def test_summary_takes_options_and_sizes(minidl):
     out = minidl("summary", "resnet20", "--input-size", 64, "--option", "num_classes=5")[1]
     assert "CifarResNet on 1 image of 3×64×64" in out and "269,397" in out
     assert_mistake(minidl("summary", "resnet20", "--option", "depth=3"), "depth")
+    assert "62,357,608" in minidl("summary", "zfnet", "--option", "filters=(384, 384, 256)")[1]
+    for size in (["--input-size", 20], ["--option", "input_size=20"]):
+        assert "24×20×20" in minidl("summary", "neocognitron", *size)[1]
     assert_mistake(minidl("summary", "resnt20"), "did you mean")
 
 
@@ -490,6 +514,10 @@ def mnist(tmp_path):
     ("lenet5 --lr -0.1", "lr must be a number ≥ 0; got -0.1"),
     ("lenet5 --lr nan", "lr must be a number ≥ 0; got nan"),
     ("lenet5 --momentum -1", "momentum must be a number ≥ 0"),
+    ("lenet5 --momentum 1.5", "momentum must be below 1, or no step is ever forgotten; got 1.5"),
+    ("lenet5 --milestones 0.5", "--milestones is for --schedule steps; this training has one_cycle"),
+    ("resnet20 --schedule cosine --gamma 0.5", "--gamma is for --schedule steps; this training has cosine"),
+    ("neocognitron --option planes=8", "planes must be three numbers of at least 1; got 8"),
     ("lenet5 --weight-decay inf", "weight_decay must be a number ≥ 0"),
     ("lenet5 --shift -2", "shift must be a whole number of at least 0"),
     ("lenet5 --seed -1", "seed must be a whole number of at least 0"),
@@ -499,6 +527,18 @@ def test_a_mistake_is_said_in_one_line_and_leaves_nothing(minidl, mnist, tmp_pat
     words = [word.format(tmp=tmp_path) for word in arguments.split()]
     assert_mistake(minidl("train", *words, "--out", tmp_path / "run"), complaint)
     assert os.listdir(tmp_path) == ["mnist"]
+
+
+def test_a_training_that_fails_before_it_kept_anything_leaves_nothing(minidl, photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "photographs")
+    broken = next((tmp_path / "photographs" / "train").rglob("*.png"))
+    broken.write_bytes(b"no picture")
+    words = ["--epochs", 1, "--quiet", "--out", tmp_path / "run"]
+    status, _, err = minidl("train", "resnet20", "--data", f"imagefolder:{tmp_path / 'photographs'}", *words)
+    assert status == 2 and str(broken) in err
+    status, _, err = minidl("train", "lenet5", "--lr", 1e30, *words)
+    assert status == 1 and "at a learning rate of" in err
+    assert os.listdir(tmp_path) == ["photographs"]
 
 
 @pytest.mark.parametrize("place", ["file", "file/run"])
@@ -511,7 +551,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(minidl, tmp_path, place):
 
 def test_a_run_is_not_trained_over(minidl, run):
     before = {path: path.read_bytes() for path in run.iterdir()}
-    assert_mistake(minidl("train", "lenet5", "--out", run), f"a run in {run} already; resume it with --resume {run}")
+    assert_mistake(minidl("train", "lenet5", "--out", run), f"a run in {run} already; go on with --resume {run}")
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -586,7 +626,7 @@ def ctrl_c():
 
 
 def test_a_second_ctrl_c_stops_at_once(ctrl_c):
-    with interrupts() as interrupted:
+    with attended() as interrupted:
         assert not interrupted()
         signal.raise_signal(signal.SIGINT)
         assert interrupted()

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_it_keeps_the_gradient_of_each_layer_from_the_start_on(folder):
     assert first["norm"] == pytest.approx(np.linalg.norm(model.conv1.weight.grad.data), rel=1e-5)
 
 
-def test_all_networks_of_a_seed_see_the_same_images_with_the_same_recipe(folder):
+def test_all_networks_of_a_seed_have_the_same_images_and_recipe(folder):
     configurations = [Configuration.read(folder / f"{name}-seed0" / "config.json") for name in NETWORKS]
     assert len({json.dumps({**vars(each), "model": ""}) for each in configurations}) == 1
     assert configurations[0].images == 60 < len(digits())
@@ -98,10 +99,11 @@ def test_a_finished_one_is_tabulated_again(folder, capsys):
 
 @pytest.mark.parametrize("arguments, complaint", [
     (["--resume", "nowhere"], "there is no experiment in nowhere: it has no experiment.json"),
-    (["--resume", "nowhere", "--epochs", "3"], "leave out epochs"),
+    (["--resume", "nowhere", "--epochs", "3"], "leave out --epochs"),
+    (["--resume", "nowhere", "--seeds", "5"], "leave out --seeds"),
     (["--seeds", "0"], "there must be at least 1 seed; got 0"),
     (["--data", "digits", "--images", "9999"], "9,999 images were asked for; the data set has 1,442"),
-    (["--epochs", "1", "--time-budget", "1"], "a time budget decides the epochs; leave out epochs=1"),
+    (["--epochs", "1", "--time-budget", "1"], "a time budget decides the epochs; leave out --epochs 1"),
 ])
 def test_mistakes_leave_nothing_behind(arguments, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -110,12 +112,40 @@ def test_mistakes_leave_nothing_behind(arguments, complaint, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_there_is_one_experiment_in_a_folder(folder, capsys):
+def test_there_is_one_experiment_in_a_folder_or_one_run(folder, capsys):
     assert main([*SMALL, "--out", str(folder)]) == 2
-    assert f"already; go on with --resume {folder}" in capsys.readouterr().err
+    assert f"an experiment in {folder} already; go on with --resume {folder}" in capsys.readouterr().err
+    assert main(["train", "lenet5", "--out", str(folder)]) == 2
+    assert f"an experiment in {folder} already" in capsys.readouterr().err
+    assert main([*SMALL, "--out", str(folder / "plain20-seed0")]) == 2
+    assert f"a run in {folder / 'plain20-seed0'} already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", "[1]", '[{"model": "plain20"}]'])
+def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*SMALL, "--images", "20", "--out", str(tmp_path / "file")]) == 2
+    assert f"cannot make the run folder {tmp_path / 'file'}: File exists; name another" in capsys.readouterr().err
+
+
+def test_a_run_of_another_experiment_is_not_taken_for_its_own(folder, tmp_path, capsys):
+    shutil.copytree(folder / "plain20-seed0", tmp_path / "plain20-seed0")
+    assert main([*SMALL, "--epochs", "3", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'plain20-seed0'} holds another run than" in capsys.readouterr().err
+
+
+def test_missing_gradients_are_not_passed_over(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "plain56-seed0" / "gradients.csv").unlink()
+    assert main(["experiment", "depth", "--resume", str(tmp_path / "copy")]) == 2
+    assert "gradients.csv is incomplete: the run has come to epoch 2" in capsys.readouterr().err
+
+
+def test_a_network_that_diverges_is_named(tmp_path, capsys):
+    assert main([*SMALL, "--lr", "1e30", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("minidl: plain20-seed0: the loss became ")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "[1]", '[{"model": "plain20"}]', 100_000 * "["])
 def test_a_damaged_list_of_runs_is_refused_with_its_path(content, tmp_path, capsys):
     (tmp_path / "experiment.json").write_text(content)
     assert main(["experiment", "depth", "--resume", str(tmp_path)]) == 2
@@ -187,3 +217,4 @@ def test_killed_at_20_random_moments_it_ends_as_if_nothing_had_happened(folder, 
             if (killed / "experiment.json").exists():
                 command = ["experiment", "depth", "--resume", str(killed), "--quiet"]
         assert kept(killed) == expected
+        assert not list(killed.rglob(".*.part"))

@@ -450,6 +450,7 @@ def test_the_papers_sizes_are_the_papers():
     assert RECIPES["resnet"](224)[:2] == [RandomResize(256, 480), RandomCrop(224)]
     assert RECIPES["inception"](224)[0] == RandomResizedCrop(224, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
     assert RECIPES["cifar"](32)[2] == RandomCrop(32, padding=4)
+    assert RECIPES["cifar"](224)[2] == RandomCrop(224, padding=28)
 
 
 @given(st.integers(1, 300), st.sampled_from(sorted(RECIPES)))

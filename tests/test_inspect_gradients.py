@@ -52,6 +52,14 @@ def test_the_model_is_left_as_it_was_found(net):
     assert gradient_norms(net, IMAGES, LABELS) == first  # the same dropout, and the statistics of the batch
 
 
+def test_gradients_are_left_where_the_loss_cannot_be_computed(net):
+    for parameter in net.parameters():
+        parameter.grad = dl.tensor(np.ones(parameter.shape))
+    with pytest.raises(ValueError, match="label"):
+        gradient_norms(net, IMAGES, dl.tensor(np.array([1, 0, 7])))
+    assert all((parameter.grad.data == 1).all() for parameter in net.parameters())
+
+
 def test_a_frozen_layer_has_none_and_a_criterion_may_be_the_models_own(net):
     net[0].requires_grad_(False)
     assert list(gradient_norms(net, IMAGES, LABELS, lambda y, _: (y * y).sum())) == ["5"]

@@ -195,6 +195,13 @@ def table(networks=("plain20", "plain56", "resnet20", "resnet56"), seeds=2, epoc
     ]
 
 
+def test_a_loss_of_many_decades_is_numbered_by_tens():
+    history = [{**HISTORY[0], "epoch": epoch, "test_loss": 10.0 ** (9 - 2 * epoch)} for epoch in range(1, 5)]
+    loss, _ = drawn(plot.curves(history)).axes
+    assert loss.get_yscale() == "log"
+    assert all(np.log10(place) == pytest.approx(round(np.log10(place))) for place in loss.get_yticks())
+
+
 def test_errors_by_depth_are_the_means_over_the_seeds_and_a_band():
     rows = table()
     picture = drawn(plot.errors_by_depth(rows, "CIFAR-10"))
@@ -227,6 +234,18 @@ def test_gradients_by_depth_are_shown_at_the_start_half_way_and_at_the_end():
     for axes in panels:
         assert [line.get_label() for line in axes.get_lines()] == ["plain20", "resnet20"]
         assert np.allclose(axes.get_lines()[0].get_ydata(), [2, 4, 8, 16])  # geometric: 2 to the layer + 1
+
+
+def test_a_layer_that_no_gradient_reaches_leaves_a_gap():
+    rows = [{"network": "plain20", "seed": 0, "epoch": 0, "layer": f"conv{norm}", "norm": norm} for norm in (0.0, 1.0)]
+    (axes,) = drawn(plot.gradients_by_depth(rows)).axes
+    assert list(axes.get_lines()[0].get_ydata()) == [0, 1]
+
+
+@pytest.mark.parametrize("draw", [plot.errors_by_depth, plot.gradients_by_depth])
+def test_no_rows_are_refused(draw):
+    with pytest.raises(ValueError, match="there are no rows to draw"):
+        draw([])
 
 
 def test_a_network_without_a_depth_is_refused():

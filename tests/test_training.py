@@ -138,6 +138,12 @@ def test_the_rate_follows_the_schedule_batch_by_batch(small, schedule, first, la
     assert (rates[0], max(rates), rates[-2]) == pytest.approx((2 * first, 2, 2 * last), abs=0.01)
 
 
+def test_a_row_holds_the_rate_that_its_epoch_was_trained_with(small):
+    trainer = trainer_of(changed(small, schedule="steps", milestones=[0.5], lr=0.02, epochs=2), workers=0)
+    train(trainer)
+    assert [row["lr"] for row in trainer.history] == pytest.approx([0.02, 0.002])
+
+
 class Fixed(nn.Module):
     """Logits that no step changes: the pixels times fixed numbers, plus a parameter that is always 0."""
 
@@ -375,7 +381,7 @@ def test_model_options_may_be_left_out(tmp_path):
 
 def test_there_is_one_run_in_a_folder(tmp_path):
     Run.create(tmp_path / "a" / "b", DIGITS)
-    with pytest.raises(FileExistsError, match="there is a run in .* already; resume it with --resume "):
+    with pytest.raises(FileExistsError, match="there is a run in .* already; go on with --resume "):
         Run.create(tmp_path / "a" / "b", changed(epochs=7))
     assert Run.open(tmp_path / "a" / "b").configuration == DIGITS
     with pytest.raises(FileNotFoundError, match="there is no run in .*: it has no config.json"):

@@ -47,6 +47,11 @@ def test_steps_multiply_by_gamma_at_the_first_batch_of_each_share():
     assert found == [1.0] * 4 + [0.5] * 2 + [0.25] * 6
 
 
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_a_short_training_begins_at_the_highest_rate(batches):
+    assert rates(schedule(sgd(1.0), "steps", epochs=1, batches=batches, milestones=[0.1, 0.5, 0.75]), 1) == [1.0]
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("stop", [0, 1, 7, 11])
 def test_a_schedule_goes_on_from_its_state_as_json(name, stop):

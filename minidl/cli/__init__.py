@@ -7,6 +7,7 @@ What is taken stands here, what the commands do in `train`, `measure`, `step_thr
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "  minidl experiment depth --resume runs/depth  go on after Ctrl-C or a crash",
     )
     experiments.add_argument("experiment", choices=("depth",), help="plain against residual networks")
-    experiments.add_argument("--seeds", type=int, default=1, metavar="N", help="0 to N − 1, each a run (default: 1)")
+    experiments.add_argument("--seeds", type=int, metavar="N", help="0 to N − 1, each a run (default: 1)")
     for subcommand, what in ((training, "run"), (experiments, "experiment")):
         _add_recipe(subcommand, what)
     evaluation = command(
@@ -251,13 +252,16 @@ def _add_recipe(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    """``name=value``, the value as JSON if it is some (numbers, true, null), else as text."""
+    """``name=value``, the value as JSON (true, null) or Python's numbers, tuples and lists if it is some, else text."""
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals):
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE; got {text!r}")
     if name == "variant":
         return name, value
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError):
+            continue
+        return name, list(found) if isinstance(found, tuple) else found
+    return name, value

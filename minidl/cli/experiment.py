@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
-import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,23 @@ from ..autograd import Tensor
 from ..backend import get_device
 from ..data.dataset import spread
 from ..inspect import gradient_norms
-from ..io import write_atomically
-from ..training import Configuration, Run, Trainer
+from ..io import discard_parts
+from ..training import Configuration, Diverged, Run, Trainer
+from ..training.configuration import read_json, write_json
+from ..training.run import check_free, make_folder
 from ..training.table import read_table, write_table
-from .train import check_fit, configure, interrupts, refuse_beside_resume, trainer_of, training_images, within_budget
+from .train import (
+    attended,
+    check_fit,
+    configure,
+    refuse_beside_resume,
+    say_if_tested_on_the_same,
+    trainer_of,
+    training_images,
+    within_budget,
+)
+
+FILE = "experiment.json"
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 """He et al. 2016, figure 6, with the shallowest and the deepest of both kinds that have a twin."""
@@ -30,30 +42,26 @@ NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 def depth(options: argparse.Namespace) -> int:
     """Train the four networks from each seed; keep what they did in tables and pictures.
 
-    A seed decides the weights and the order of the images, the same for all four.
+    A seed decides the order and the variation of the images, the same for all four, and the weights.
     """
-    if options.resume:
-        refuse_beside_resume(options)
-        folder = Path(options.resume)
-        configurations = _read(folder / "experiment.json")
-    else:
-        folder = Path(options.out or "runs/depth")
-        configurations = _configurations(options)
-        for each in configurations[: len(NETWORKS)]:
-            check_fit(trainer_of(each, workers=0), len(each.classes))  # a mistake leaves nothing behind
-        _write(folder / "experiment.json", configurations)
+    folder, configurations = _resumed(options) if options.resume else _begun(options)
     runs = {_name(each): each for each in configurations}
-    with interrupts() as interrupted:
+    with attended() as interrupted:
         for name, configuration in runs.items():
             there = (folder / name / "config.json").exists()
             run = Run.open(folder / name) if there else Run.create(folder / name, configuration)
-            trainer = trainer_of(run.configuration, options.workers)
+            if run.configuration != configuration:
+                raise ValueError(f"{run.folder} holds another run than {folder / FILE} says; move one of them away")
+            trainer = trainer_of(configuration, options.workers)
             run.resume(trainer)
-            for row in _epochs(run, trainer, interrupted, options.quiet):
-                print(f"{name:16} epoch {row['epoch']:3d}/{trainer.epochs}   "
-                      f"error: training {1 - row['train_accuracy']:6.2%}, test {1 - row['test_accuracy']:6.2%}   "
-                      f"{row['seconds']:,.0f} s", flush=True)
-                _tabulate(folder, runs)
+            try:
+                for row in _epochs(run, trainer, interrupted, options.quiet):
+                    print(f"{name:16} epoch {row['epoch']:3d}/{trainer.epochs}   "
+                          f"error: training {1 - row['train_accuracy']:6.2%}, test {1 - row['test_accuracy']:6.2%}   "
+                          f"{row['seconds']:,.0f} s", flush=True)
+                    _tabulate(folder, runs)
+            except Diverged as error:
+                raise Diverged(f"{name}: {error}") from None
             if not trainer.finished:
                 print(f"interrupted; go on with: minidl experiment depth --resume {shlex.quote(str(folder))}")
                 return 130
@@ -66,48 +74,55 @@ def depth(options: argparse.Namespace) -> int:
     return 0
 
 
-def _configurations(options: argparse.Namespace) -> list[Configuration]:
-    if options.seeds < 1:
-        raise ValueError(f"there must be at least 1 seed; got {options.seeds}")
-    if (path := Path(options.out or "runs/depth") / "experiment.json").exists():
-        raise FileExistsError(f"there is {path} already; go on with --resume {path.parent}, or name another folder "
-                              "with --out")
-    found = [
+def _begun(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
+    """The folder of a new experiment, and its runs."""
+    seeds = 1 if options.seeds is None else options.seeds
+    if seeds < 1:
+        raise ValueError(f"there must be at least 1 seed; got {seeds}")
+    folder = Path(options.out or "runs/depth")
+    check_free(folder)
+    configurations = within_budget([
         configure(argparse.Namespace(**vars(options) | {"model": name, "seed": seed, "option": None}))
-        for seed in range(options.seeds) for name in NETWORKS
-    ]
-    return within_budget(found, options)
+        for seed in range(seeds) for name in NETWORKS
+    ], options)
+    for each in configurations[: len(NETWORKS)]:
+        trainer = trainer_of(each, workers=0)
+        check_fit(trainer, len(each.classes))  # a mistake leaves nothing behind
+    say_if_tested_on_the_same(trainer)
+    make_folder(folder)
+    write_json(folder / FILE, [dataclasses.asdict(each) for each in configurations])
+    return folder, configurations
+
+
+def _resumed(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
+    """The folder of an experiment that was begun, and its runs."""
+    refuse_beside_resume(options, "seeds")
+    folder = Path(options.resume)
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no experiment in {folder}: it has no {FILE}")
+    values = read_json(path)
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{path} is damaged: expected a list of runs")
+    discard_parts(folder)
+    return folder, [Configuration.of(each, path) for each in values]
 
 
 def _name(configuration: Configuration) -> str:
     return f"{configuration.model}-seed{configuration.seed}"
 
 
-def _write(path: Path, configurations: Sequence[Configuration]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([dataclasses.asdict(each) for each in configurations], indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _read(path: Path) -> list[Configuration]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no experiment in {path.parent}: it has no {path.name}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: not JSON ({error})") from None
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"{path} is damaged: expected a list of runs")
-    return [Configuration.of(each, path) for each in values]
-
-
-def _epochs(run: Run, trainer: Trainer, stop: Any, quiet: bool) -> Iterator[dict[str, float]]:
+def _epochs(run: Run, trainer: Trainer, stop: Callable[[], bool], quiet: bool) -> Iterator[dict[str, float]]:
     """Train and keep the run, yielding the row of each epoch; with the gradients before the first and after each.
 
     They are written before the state they belong to: whatever a kill comes between is done again, and is the same.
+    Raises ValueError where those that belong to a state are missing.
     """
     path = run.folder / "gradients.csv"
     rows = [row for row in read_table(path) if row["epoch"] <= len(trainer.history)] if path.exists() else []
+    if trainer.history and (not rows or rows[-1]["epoch"] < len(trainer.history)):
+        raise ValueError(f"{path} is incomplete: the run has come to epoch {len(trainer.history)}; start it again in a "
+                         "new folder")
     dataset = training_images(run.configuration, varied=False)
     few = spread(dataset, min(run.configuration.batch_size, len(dataset)))
     images, labels = (Tensor(array).to(get_device()) for array in few.fetch(range(len(few)), np.random.default_rng(0)))

@@ -40,7 +40,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"{subject} on the {len(loader.dataset):,} test images of {data}: "
               f"{_described(score(predictions[-1]), classes)}")
     if len(predictions) > 1:
-        print(f"the ensemble of all {len(predictions)}: {_described(score(ensemble(predictions)), classes)}")
+        print(f"the ensemble of these {len(predictions)}: {_described(score(ensemble(predictions)), classes)}")
     return 0
 
 
@@ -132,8 +132,9 @@ def summary(options: argparse.Namespace) -> int:
     import models
 
     chosen = dict(options.option or ())
-    model = models.build(options.model, **chosen).to(get_device())
-    size = options.input_size or models.preset(options.model, chosen.get("variant")).input_size
+    preset = models.preset(options.model, chosen.get("variant"))
+    size = options.input_size or chosen.get("input_size") or preset.input_size
+    model = models.build(options.model, **models.fitted(options.model, chosen, input_size=size)).to(get_device())
     channels = models.input_channels(options.model, **chosen)
     counted = count(model, (channels, size, size), options.batch_size)
     print(counted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
-import inspect
 import shlex
 import signal
 import time
@@ -20,7 +19,7 @@ import numpy as np
 from .. import functional as F
 from ..autograd import Tensor, no_grad
 from ..backend import get_device, manual_seed
-from ..data import BatchDataset, DataLoader, open_dataset
+from ..data import BatchDataset, DataLoader, Subset, open_dataset
 from ..data.catalog import find_source
 from ..data.dataset import spread
 from ..kernels.cpu.threads import get_num_threads
@@ -52,7 +51,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         refuse_beside_resume(options, "model", "seed", "option")
         run = Run.open(options.resume)
-        trainer = trainer_of(run.configuration, options.workers, options.cuda_graph)
+        trainer = trainer_of(run.configuration, options.workers, options.cuda_graph, fresh=not run.has_state)
         run.resume(trainer)
         if trainer.finished:
             print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
@@ -68,23 +67,26 @@ def train(options: argparse.Namespace) -> int:
     print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
           f"{len(trainer.train.dataset):,} training and {len(trainer.test.dataset):,} test images, "
           f"{get_num_threads()} thread(s), {get_device()}")
-    if getattr(trainer.train.dataset, "root", None) == getattr(trainer.test.dataset, "root", ()):
-        print("there is no folder val: the test images are the training images")
+    say_if_tested_on_the_same(trainer)
     if trainer.history:
         print(f"going on after epoch {len(trainer.history)} of {trainer.epochs}")
-    with interrupts() as interrupted, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of an overflow: Diverged says it once, with advice
-        for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
-            print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
-                  f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
-                  f"test: loss {row['test_loss']:.4f}, accuracy {row['test_accuracy']:6.2%}   "
-                  f"{row['images_per_second']:,.0f} images/s", flush=True)
-            run.save(trainer)
-        if not trainer.finished:
-            run.save(trainer)
-            print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
-                  f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
-            return 130
+    try:
+        with attended() as interrupted:
+            for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
+                print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
+                      f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
+                      f"test: loss {row['test_loss']:.4f}, accuracy {row['test_accuracy']:6.2%}   "
+                      f"{row['images_per_second']:,.0f} images/s", flush=True)
+                run.save(trainer)
+            if not trainer.finished:
+                run.save(trainer)
+                print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
+                      f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
+                return 130
+    except BaseException:
+        if not (options.resume or run.has_state):
+            run.discard()
+        raise
     last, seconds = trainer.history[-1], sum(row["seconds"] for row in trainer.history)
     if not importlib.util.find_spec("matplotlib"):
         print("curves.png is drawn where matplotlib is installed: pip install 'minidl[plot]'")
@@ -92,11 +94,24 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def say_if_tested_on_the_same(trainer: Trainer) -> None:
+    """Say so where the test images are those that the training images are taken from."""
+    dataset: Any = trainer.train.dataset
+    whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+    if getattr(whole, "root", None) == getattr(trainer.test.dataset, "root", ()):
+        print("there is no folder val: the test images are the training images")
+
+
 def refuse_beside_resume(options: argparse.Namespace, *more: str) -> None:
     """Raise ValueError for an option that was decided when the run began."""
     decided = ("data", "images", "out", "time_budget", *TUNABLE, *more)
     if given := [name for name in decided if getattr(options, name) is not None]:
-        raise ValueError(f"--resume goes on as it was configured; leave out {', '.join(given)}")
+        raise ValueError(f"--resume goes on as it was configured; leave out {', '.join(map(_option, given))}")
+
+
+def _option(name: str) -> str:
+    """How the command line calls `name`."""
+    return name if name == "model" else f"--{name.replace('_', '-')}"
 
 
 def configure(options: argparse.Namespace) -> Configuration:
@@ -106,8 +121,13 @@ def configure(options: argparse.Namespace) -> Configuration:
     model_options = dict(options.option or ())
     preset = models.preset(options.model, model_options.get("variant"))
     given = {name: getattr(options, name, None) for name in TUNABLE}
+    if given["input_size"] is None:
+        given["input_size"] = model_options.get("input_size")
     values = {name: getattr(preset, name) if value is None else value for name, value in given.items()}
     values["milestones"] = list(values["milestones"])
+    for name in ("milestones", "gamma"):
+        if given[name] is not None and values["schedule"] != "steps":
+            raise ValueError(f"{_option(name)} is for --schedule steps; this training has {values['schedule']}")
     data = options.data or "digits"
     if given["augment"] is None:
         values["augment"] = find_source(data)[0].suited(values["augment"])
@@ -116,11 +136,10 @@ def configure(options: argparse.Namespace) -> Configuration:
     if len(classes) < 2:
         raise ValueError(f"{data} has the one class {classes[0]!r}, and nothing to tell apart; a folder of photographs "
                          "holds one folder for each class")
-    fitting = {"num_classes": len(classes), "in_channels": dataset[0][0].shape[0]}
-    defaults = inspect.signature(models.FACTORIES[options.model]).parameters
-    for name, value in fitting.items():
-        if name in defaults and defaults[name].default != value:
-            model_options.setdefault(name, value)
+    model_options = models.fitted(
+        options.model, model_options, num_classes=len(classes), in_channels=dataset[0][0].shape[0],
+        input_size=values["input_size"],
+    )
     return Configuration(
         model=options.model, model_options=model_options, data=data, seed=options.seed or 0,
         images=getattr(options, "images", None), classes=classes, **values,
@@ -132,16 +151,20 @@ def _new_folder(configuration: Configuration) -> Path:
     return Path("runs") / name
 
 
-def trainer_of(configuration: Configuration, workers: int | None = None, cuda_graph: bool = False) -> Trainer:
+def trainer_of(
+    configuration: Configuration, workers: int | None = None, cuda_graph: bool = False, fresh: bool = True
+) -> Trainer:
     """The trainer of a run from its beginning; everything random in it follows from the seed.
 
-    A model that organises itself, as the neocognitron, has done so. `workers` None is what the data needs.
+    A model that organises itself, as the neocognitron, has done so, if it is `fresh` and no state is to be loaded.
+    `workers` None is what the data needs.
     """
     manual_seed(configuration.seed)
     model = build(configuration)
-    if hasattr(model, "self_organise"):
+    if fresh and hasattr(model, "self_organise"):
         dataset = training_images(configuration, varied=False)
         few = spread(dataset, min(SELF_ORGANISING_IMAGES, len(dataset)))
+        print(f"{configuration.model} organises itself by {len(few):,} images, without labels", flush=True)
         images, _ = few.fetch(range(len(few)), np.random.default_rng(configuration.seed))
         model.self_organise(Tensor(images).to(get_device()))
     optimizer = SGD(
@@ -172,16 +195,24 @@ def within_budget(configurations: list[Configuration], options: argparse.Namespa
     if minutes is None:
         return configurations
     if options.epochs is not None:
-        raise ValueError(f"a time budget decides the epochs; leave out epochs={options.epochs}")
+        raise ValueError(f"a time budget decides the epochs; leave out --epochs {options.epochs}")
     if not 0 < minutes < float("inf"):
         raise ValueError(f"a time budget is a number of minutes above 0; got {minutes}")
-    started = time.perf_counter()
-    seconds = sum(_seconds_an_epoch(trainer_of(each, options.workers)) for each in configurations)
-    epochs = int((60 * minutes - (time.perf_counter() - started)) / seconds)
+    different = {each.model: each for each in configurations}.values()
+    seeds = len(configurations) // len(different)  # which change nothing that takes time
+    started, preparation, seconds = time.perf_counter(), 0.0, 0.0
+    for each in different:
+        begun = time.perf_counter()
+        trainer = trainer_of(each, options.workers)
+        preparation += seeds * (time.perf_counter() - begun)
+        seconds += seeds * _seconds_an_epoch(trainer)
+    before = time.perf_counter() - started + preparation  # for the runs themselves it is done again
+    epochs = int((60 * minutes - before) / seconds)
     what = "an epoch" if len(configurations) == 1 else f"an epoch of each of the {len(configurations)} runs"
     if epochs < 1:
-        raise ValueError(f"{what} takes about {seconds / 60:.1f} minutes here, which a time budget of {minutes:g} "
-                         "minutes does not hold; give more, or take fewer --images or a smaller --input-size")
+        raise ValueError(f"{what} takes about {seconds / 60:.1f} minutes here, after {before / 60:.1f} minutes of "
+                         f"preparation, which a time budget of {minutes:g} minutes does not hold; give more, or take "
+                         "fewer --images or a smaller --input-size")
     print(f"{what} takes about {seconds:.1f} s here: {epochs} fit into {minutes:g} minutes", flush=True)
     return [dataclasses.replace(each, epochs=epochs) for each in configurations]
 
@@ -206,7 +237,7 @@ def _seconds_an_epoch(trainer: Trainer) -> float:
 
 
 def _decayed(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters in two groups: weights decay; biases, and what normalisation scales and shifts by, do not."""
+    """The parameters in two groups: weights decay; what is one number a channel, as biases and normalisation's, not."""
     parameters = list(model.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -258,8 +289,11 @@ def evaluation_batch(input_size: int) -> int:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed, as a function: training then stops between two batches. A second stops at once."""
+def attended() -> Iterator[Callable[[], bool]]:
+    """Around a training: gives a function that says whether Ctrl-C was pressed, to stop between two batches then.
+
+    A second Ctrl-C stops at once. NumPy's warnings of an overflow are not shown: `Diverged` says it once, with advice.
+    """
     pressed = []
 
     def remember(*_: Any) -> None:
@@ -268,6 +302,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
     before = signal.signal(signal.SIGINT, remember)
     try:
-        yield lambda: bool(pressed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)

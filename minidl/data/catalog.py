@@ -47,8 +47,8 @@ class Drawings:
     def preparation(self, input_size: int, recipe: str = "none", shift: int = 0) -> Compose:
         """What is done to every image before a network sees it."""
         if recipe != "none":
-            raise ValueError(f"the recipe {recipe!r} is for photographs, as in imagefolder:PATH; "
-                             "drawings are varied by shift")
+            raise ValueError(f"the recipe {recipe!r} is for photographs, as in cifar10 or imagefolder:PATH; drawings "
+                             "are varied by shift")
         return Compose([Fit(input_size), *_moving(shift), Normalize([self.mean], [self.std])])
 
     def read(self, path: str | os.PathLike[str], invert: bool) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How the papers frame and vary photographs, for networks of any input size.
 
-Sizes keep the papers' proportion to the 224 pixels that their networks take.
+Sizes keep the papers' proportion to the 224 pixels, or CIFAR's 32, that their networks take.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def resnet(size: int) -> list[Transform]:
 
 
 def cifar(size: int) -> list[Transform]:
-    """He et al. 2015, section 4.2: 4 pixels of padding on each side, a crop, mirrored."""
-    return [Resize(size), CenterCrop(size), RandomCrop(size, padding=4), RandomHorizontalFlip()]
+    """He et al. 2015, section 4.2: 4 pixels of padding on each side of 32, a crop, mirrored."""
+    return [Resize(size), CenterCrop(size), RandomCrop(size, padding=round(size / 8)), RandomHorizontalFlip()]
 
 
 def _scaled(size: int, side: int) -> int:

@@ -122,7 +122,7 @@ def pad_constant(x, *, amounts, value):
     grown = tuple(slice(max(before, 0), max(before, 0) + n + min(before, 0) + min(after, 0))
                   for n, (before, after) in zip(x.shape, amounts))
     cropped = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, amounts))
-    y = xp.full_like(x, value, shape=[n + before + after for n, (before, after) in zip(x.shape, amounts)])
+    y = xp.full_like(x, value, shape=tuple(n + before + after for n, (before, after) in zip(x.shape, amounts)))
     y[grown] = x[cropped]
     shape = x.shape
 

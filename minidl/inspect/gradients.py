@@ -20,17 +20,13 @@ def gradient_norms(
     """‖∂L/∂W‖ of each layer's weight W by the layer's name, from the image to the classifier.
 
     L is ``criterion(model(images), labels)`` of one batch, images (N, C, H, W) and labels (N,), as in training: with
-    the statistics of the batch, and dropout. The model, its gradients and the random numbers to come stay as they are.
+    the statistics of the batch, and dropout. The model, its gradients and the random numbers to come stay as they are,
+    also where `criterion` raises.
     """
-    parameters = dict(model.named_parameters())
-    gradients = {name: parameter.grad for name, parameter in parameters.items()}
     with leaving_as_found(model):
         model.train().zero_grad()
         criterion(model(images), labels).backward()
-        norms = {
+        return {
             name.removesuffix(".weight"): float(np.linalg.norm(to_device(parameter.grad.data, "cpu")))
-            for name, parameter in parameters.items() if parameter.ndim > 1 and parameter.grad is not None
+            for name, parameter in model.named_parameters() if parameter.ndim > 1 and parameter.grad is not None
         }
-    for name, parameter in parameters.items():
-        parameter.grad = gradients[name]
-    return norms

@@ -1,6 +1,6 @@
 """Reading and writing states: names to arrays, in files that execute nothing."""
 
-from .atomic import write_atomically
+from .atomic import discard_parts, write_atomically
 from .states import load, load_with_metadata, save
 
-__all__ = ["load", "load_with_metadata", "save", "write_atomically"]
+__all__ = ["discard_parts", "load", "load_with_metadata", "save", "write_atomically"]

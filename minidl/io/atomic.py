@@ -8,6 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def discard_parts(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in `folder`; no other may be writing there."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file beside `path`, bring it to the disk and rename it to `path`.
 

@@ -90,15 +90,18 @@ def keeping_modes(model: Module) -> Iterator[None]:
 
 @contextmanager
 def leaving_as_found(model: Module) -> Iterator[None]:
-    """Inside, `model` may see images in any mode; afterwards its modes, its buffers and the random numbers to come are
-    as they were."""
+    """Inside, `model` may see images in any mode; afterwards its modes, buffers and gradients and the random numbers to
+    come are as they were."""
     random = generator().bit_generator.state
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.data.copy()) for buffer in model.buffers()]
     with keeping_modes(model):
         try:
             yield
         finally:
             generator().bit_generator.state = random
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
             for buffer, value in buffers:
                 buffer.data[...] = value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,13 @@ def errors_by_depth(curves: Rows, title: str = "") -> Picture:
 
     `curves` has ``train_error`` and ``test_error``, in [0, 1]. Thin dashes are the training error, as it is while
     training, thick lines the test error: the mean over the seeds, and a band from the lowest to the highest.
+    Raises ValueError for no rows.
     """
     result = picture(7.8, 3.5)
     kinds = _networks(curves)
     panels = result.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (kind, names) in zip(panels, kinds.items()):
-        for name, style in zip(names, LINES):
+        for name, style in zip(names, cycle(LINES)):
             for part, width, dash in (("train", 1.2, "--"), ("test", 2.2, "-")):
                 epochs, errors = _by_seed(curves, name, f"{part}_error")
                 label = f"{_depth_of(name)} layers, {'training' if part == 'train' else 'test'}"
@@ -55,20 +57,23 @@ def gradients_by_depth(gradients: Rows, title: str = "") -> Picture:
     """‖∂L/∂W‖ from the first layer to the last, of all networks (claim D7): at the start, half-way and at the end.
 
     `gradients` has the ``norm`` of each ``layer``, in the network's order; several seeds give their geometric mean.
+    Raises ValueError for no rows.
     """
-    last = max(row["epoch"] for row in gradients)
+    last = max((row["epoch"] for row in gradients), default=0)
     moments = sorted({0, last // 2, last})
     result = picture(7.8, 3.1)
     panels = result.subplots(1, len(moments), sharey=True, squeeze=False)[0]
     for axes, epoch in zip(panels, moments):
         rows = [row for row in gradients if row["epoch"] == epoch]
-        for name, style in zip((name for names in _networks(rows).values() for name in names), LINES):
+        for name, style in zip((name for names in _networks(rows).values() for name in names), cycle(LINES)):
             seeds = sorted({row["seed"] for row in rows if row["network"] == name})
             norms = np.array([[row["norm"] for row in rows if (row["network"], row["seed"]) == (name, seed)]
                               for seed in seeds])
             count = norms.shape[1]
-            axes.plot(np.linspace(0, 1, count), np.exp(np.log(norms).mean(axis=0)), label=name, linewidth=1.5,
-                      markersize=4, markevery=max(1, count // 8), **style)
+            with np.errstate(divide="ignore"):  # a layer that no gradient reaches is below any axis
+                means = np.exp(np.log(norms).mean(axis=0))
+            axes.plot(np.linspace(0, 1, count), means, label=name, linewidth=1.5, markersize=4,
+                      markevery=max(1, count // 8), **style)
         after = f"after epoch {epoch}" if epoch else "at the start"
         axes.set(xlabel="first layer → last layer", title=after, yscale="log")
         axes.set_xticks([])
@@ -88,6 +93,8 @@ def _depth_of(network: str) -> int:
 
 def _networks(rows: Rows) -> dict[str, list[str]]:
     """The names of the networks by kind, shallow ones first."""
+    if not rows:
+        raise ValueError("there are no rows to draw")
     kinds: dict[str, list[str]] = {}
     for name in sorted({row["network"] for row in rows}, key=lambda name: (name.rstrip("0123456789"), _depth_of(name))):
         kinds.setdefault(name.rstrip("0123456789"), []).append(name)

@@ -26,7 +26,7 @@ def curves(history: Sequence[Mapping[str, float]], title: str = "") -> Picture:
             label = "training, running mean" if part == "train" else part
             axes.plot(epochs, [factor * value for value in values], label=label, linewidth=1.8, markersize=3, **style)
         axes.set(xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "error, %")
-        _by_decades(axes, _spans_decades(axes))
+        _by_decades(axes)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         finish(axes, legend=True)
     last = history[-1]
@@ -92,17 +92,15 @@ def finish(axes: Any, legend: bool) -> None:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
 
 
-def _by_decades(axes: Any, logarithmic: bool) -> None:
+def _by_decades(axes: Any) -> None:
+    """A logarithmic scale where the values span more than a decade, with numbers that can be read."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if logarithmic:
+    positive = [y for line in axes.get_lines() for y in line.get_ydata() if y > 0]
+    span = max(positive) / min(positive) if positive else 1
+    if span > 20:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 1e4 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
 
-
-def _spans_decades(axes: Any) -> bool:
-    values = [y for line in axes.get_lines() for y in line.get_ydata()]
-    positive = [value for value in values if value > 0]
-    return bool(positive) and max(positive) / min(positive) > 20

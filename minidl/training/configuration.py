@@ -52,6 +52,8 @@ class Configuration:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a number ≥ 0; got {value!r}")
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, or no step is ever forgotten; got {self.momentum}")
         for name in ("model", "data"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be a name; got {getattr(self, name)!r}")
@@ -73,17 +75,12 @@ class Configuration:
 
     def write(self, path: Path) -> None:
         """Write this configuration to `path` as JSON, atomically."""
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
         """Read what `write` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or wrong."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: not JSON ({error})") from None
-        return cls.of(values, path)
+        return cls.of(read_json(path), path)
 
     @classmethod
     def of(cls, values: Any, path: Path) -> Configuration:
@@ -97,3 +94,17 @@ class Configuration:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{path} does not fit: {error}") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write `values` to `path`, atomically."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """What stands in `path`. Raises FileNotFoundError, or ValueError for a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: not JSON ({error})") from None

@@ -10,7 +10,7 @@ class Preset:
     """The numbers of a training run: SGD with momentum and weight decay, under a schedule.
 
     `input_size`: the side of the square images the network was made for, in pixels. `lr` is the highest rate, and
-    `weight_decay` that of weights: biases and what normalisation scales and shifts by have none. `schedule` is
+    `weight_decay` that of weights: what is one number a channel, as biases are, has none. `schedule` is
     ``"one_cycle"`` (up to `lr` and down again), ``"cosine"`` (down from it), ``"steps"`` (times `gamma` at each of
     `milestones`, shares of the training) or ``"constant"``; all but the first after `warmup` epochs of a linear rise.
     `augment`: the recipe of `minidl.data.recipes` for training on photographs. `shift`: training images are moved at

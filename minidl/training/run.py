@@ -7,14 +7,17 @@ import json
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .. import plot
-from ..io import load_with_metadata, save
+from ..io import discard_parts, load_with_metadata, save
 from ..nn import Module
 from .configuration import Configuration
 from .table import write_table
 from .trainer import Trainer, model_state
+
+LAST = "last.safetensors"
 
 PICTURE_SECONDS = 10
 """Between one drawing of the curves and the next: it takes half a second, which may be an epoch."""
@@ -35,13 +38,8 @@ class Run:
     def create(cls, folder: str | os.PathLike[str], configuration: Configuration) -> Run:
         """A new run in `folder`. Raises FileExistsError if there is a run already, OSError if it cannot be made."""
         folder = Path(folder)
-        if (folder / "config.json").exists():
-            raise FileExistsError(f"there is a run in {folder} already; resume it with --resume {folder}, "
-                                  "or name another folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"cannot make the run folder {folder}: {error.strerror}; name another with --out") from error
+        check_free(folder)
+        make_folder(folder)
         configuration.write(folder / "config.json")
         return cls(folder, configuration)
 
@@ -53,6 +51,18 @@ class Run:
             raise FileNotFoundError(f"there is no run in {folder}: it has no config.json; train makes run folders")
         return cls(folder, Configuration.read(folder / "config.json"))
 
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.folder / LAST).exists()
+
+    def discard(self) -> None:
+        """Leave nothing of a run that has kept nothing yet."""
+        (self.folder / "config.json").unlink()
+        discard_parts(self.folder)
+        with suppress(OSError):  # what else lies there stays
+            self.folder.rmdir()
+
     def save(self, trainer: Trainer) -> None:
         """Keep the state of the training and what was measured; raises OSError if that cannot be written."""
         tensors, values = trainer.state()
@@ -60,7 +70,7 @@ class Run:
         best = max((row["test_accuracy"] for row in history), default=0.0)
         if history and trainer.between_epochs and history[-1]["test_accuracy"] >= best:
             save(trainer.model.state_dict(), self.folder / "best.safetensors")
-        save(tensors, self.folder / "last.safetensors", {"training": json.dumps(values)})
+        save(tensors, self.folder / LAST, {"training": json.dumps(values)})
         self._record(trainer)
 
     def _record(self, trainer: Trainer) -> None:
@@ -80,9 +90,10 @@ class Run:
 
         Raises ValueError if the checkpoint is damaged or of another model.
         """
-        path = self.folder / "last.safetensors"
-        if not path.exists():
+        discard_parts(self.folder)
+        if not self.has_state:
             return
+        path = self.folder / LAST
         tensors, metadata = load_with_metadata(path)
         try:
             trainer.load_state(tensors, json.loads(metadata["training"]))
@@ -92,6 +103,22 @@ class Run:
 
     def load_weights(self, model: Module, best: bool = False) -> None:
         """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError if there are none yet."""
-        path = self.folder / ("best.safetensors" if best else "last.safetensors")
+        path = self.folder / ("best.safetensors" if best else LAST)
         tensors, _ = load_with_metadata(path)
         model.load_state_dict(tensors if best else model_state(tensors))
+
+
+def check_free(folder: Path) -> None:
+    """Raise FileExistsError if there is a run or an experiment in `folder` already."""
+    for name, what in (("config.json", "a run"), ("experiment.json", "an experiment")):
+        if (folder / name).exists():
+            raise FileExistsError(f"there is {what} in {folder} already; go on with --resume {folder}, or name another "
+                                  "folder with --out")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run, and those above it. Raises OSError, with advice, where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the run folder {folder}: {error.strerror}; name another with --out") from error

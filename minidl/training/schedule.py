@@ -58,5 +58,5 @@ def schedule(
     total = epochs * batches
     if name == "one_cycle":
         return OneCycleLR(optimizer, optimizer.defaults["lr"], total_steps=total, cycle_momentum=False)
-    drops = [round(share * total) for share in milestones]
+    drops = [max(1, round(share * total)) for share in milestones]  # the first batch has the highest rate
     return WarmedUp(optimizer, name, total, round(warmup * batches), drops, gamma)

@@ -70,9 +70,9 @@ class Trainer:
     def epochs_to_go(self, stop: Callable[[], bool] = lambda: False, quiet: bool = False) -> Iterator[dict[str, float]]:
         """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
 
-        A row holds epoch, lr, train_loss, train_accuracy (both while training), test_loss, test_accuracy, seconds and
-        images_per_second. Raises `Diverged` for a loss that is not finite; on the CPU a batch with such a loss changes
-        no weight, on a GPU up to `READ_EVERY` batches may have done so.
+        A row holds epoch, lr (of its last batch), train_loss, train_accuracy (both while training), test_loss,
+        test_accuracy, seconds and images_per_second. Raises `Diverged` for a loss that is not finite; on the CPU a
+        batch with such a loss changes no weight, on a GPU up to `READ_EVERY` batches may have done so.
         """
         while not self.finished:
             if not self._train_epoch(stop, quiet):
@@ -82,7 +82,7 @@ class Trainer:
             sums, self._epoch_so_far = self._epoch_so_far, _Sums()
             self.history.append({
                 "epoch": len(self.history) + 1,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": sums.lr,
                 "train_loss": sums.loss / sums.images,
                 "train_accuracy": sums.correct / sums.images,
                 "test_loss": test.loss,
@@ -136,6 +136,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss, correct = self._pass(images, labels)
         self.optimizer.step()
+        self._epoch_so_far.lr = self.optimizer.param_groups[0]["lr"]
         if self.schedule is not None:
             self.schedule.step()
         return loss, correct
@@ -152,7 +153,7 @@ class Trainer:
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self._epoch_so_far.lr or self.optimizer.param_groups[0]["lr"]  # of the last step, if there was one
             raise Diverged(
                 f"{what} became {value} in epoch {len(self.history) + 1}, after {self._epoch_so_far.images} images, "
                 f"at a learning rate of {rate:g}: the steps are too large, or the data holds values that are not "
@@ -203,7 +204,7 @@ def model_state(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Sums:
-    """What the running epoch has added up."""
+    """What the running epoch has added up, and the learning rate it has come to."""
 
-    def __init__(self, loss: float = 0.0, correct: int = 0, images: int = 0, seconds: float = 0.0):
-        self.loss, self.correct, self.images, self.seconds = loss, correct, images, seconds
+    def __init__(self, loss: float = 0.0, correct: int = 0, images: int = 0, seconds: float = 0.0, lr: float = 0.0):
+        self.loss, self.correct, self.images, self.seconds, self.lr = loss, correct, images, seconds, lr
