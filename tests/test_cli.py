@@ -17,8 +17,9 @@ from test_data_idx import idx_bytes
 import minidl as dl
 import models
 from minidl import backend, nn
-from minidl.cli import main
-from minidl.cli.train import attended, check_fit, trainer_of
+from minidl.cli import assembly, main
+from minidl.cli.assembly import check_fit, trainer_of
+from minidl.cli.train import attended
 from minidl.data import digits, open_dataset
 from minidl.kernels.cpu import threads
 from minidl.training import Configuration, Run, Trainer
@@ -145,7 +146,7 @@ def test_options_reach_the_configuration_and_the_model(minidl, tmp_path):
 
 
 def test_a_time_budget_is_kept_and_becomes_a_number_of_epochs(minidl, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["minidl.cli.train"], "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(assembly, "PROBE_SECONDS", 0.3)
     started = time.perf_counter()
     status, out, _ = minidl("train", "lenet5", "--time-budget", 0.05, "--images", 300, "--out", tmp_path / "run",
                             "--quiet")
@@ -164,7 +165,7 @@ def test_a_time_budget_is_kept_and_becomes_a_number_of_epochs(minidl, tmp_path, 
     ("nan", "a time budget is a number of minutes above 0; got nan"),
 ])
 def test_a_time_budget_that_holds_nothing_is_refused(minidl, tmp_path, monkeypatch, budget, complaint):
-    monkeypatch.setattr(sys.modules["minidl.cli.train"], "PROBE_SECONDS", 0)
+    monkeypatch.setattr(assembly, "PROBE_SECONDS", 0)
     status, _, err = minidl("train", "lenet5", "--time-budget", budget, "--out", tmp_path / "run")
     assert status == 2 and re.search(complaint, err) and not (tmp_path / "run").exists()
 
@@ -172,9 +173,8 @@ def test_a_time_budget_that_holds_nothing_is_refused(minidl, tmp_path, monkeypat
 def test_a_time_budget_holds_what_a_network_learns_by_itself_and_its_pixels_are_those_of_the_images(
     minidl, tmp_path, monkeypatch
 ):
-    train, organise = sys.modules["minidl.cli.train"], Neocognitron.self_organise
-    monkeypatch.setattr(train, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(train, "_seconds_an_epoch", lambda trainer: 0.5)
+    organise = Neocognitron.self_organise
+    monkeypatch.setattr(assembly, "_seconds_an_epoch", lambda trainer: 0.5)
     monkeypatch.setattr(Neocognitron, "self_organise", lambda net, images: time.sleep(0.6) or organise(net, images))
     status, out, _ = minidl("train", "neocognitron", "--time-budget", 0.05, "--images", 20, "--input-size", 12,
                             "--option", "planes=[2,2,2]", "--option", "places=4", "--out", tmp_path / "run", "--quiet")

@@ -7,7 +7,7 @@ import pytest
 
 import minidl as dl
 import models
-from minidl.cli.train import trainer_of
+from minidl.cli.assembly import trainer_of
 from minidl.data import open_dataset
 from minidl.training import Configuration
 from models.neocognitron import CLayer, SLayer, stylised_digits

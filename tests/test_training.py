@@ -19,7 +19,7 @@ import minidl as dl
 import models
 from minidl import backend, nn
 from minidl.cli import main
-from minidl.cli.train import trainer_of
+from minidl.cli.assembly import trainer_of
 from minidl.data import ArrayDataset, DataLoader, catalog, digits
 from minidl.io import load_with_metadata
 from minidl.kernels.cpu import threads

@@ -22,16 +22,8 @@ from ..training import Configuration, Diverged, Run, Trainer
 from ..training.configuration import read_json, write_json
 from ..training.run import check_free, make_folder
 from ..training.table import read_table, write_table
-from .train import (
-    attended,
-    check_fit,
-    configure,
-    refuse_beside_resume,
-    say_if_tested_on_the_same,
-    trainer_of,
-    training_images,
-    within_budget,
-)
+from .assembly import check_fit, configure, refuse_beside_resume, trainer_of, training_images, within_budget
+from .train import attended, say_if_tested_on_the_same
 
 FILE = "experiment.json"
 

@@ -22,7 +22,7 @@ from ..kernels.cpu.threads import get_num_threads
 from ..nn import Module
 from ..training import Evaluation, Run, ensemble, score
 from ..training import predict as predictions_of
-from .train import build, class_names, evaluation_batch, test_loader
+from .assembly import build, class_names, evaluation_batch, test_loader
 
 BAR = 20
 """Characters of a probability of 1."""

@@ -16,7 +16,7 @@ from ..data import open_dataset
 from ..inspect import step_through as look
 from ..nn import Module
 from ..training import Configuration, Run
-from .train import build, class_names, configure
+from .assembly import build, class_names, configure
 
 
 def step_through(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from .configuration import Configuration
 from .table import write_table
 from .trainer import Trainer, model_state
 
-LAST = "last.safetensors"
+LAST, BEST = "last.safetensors", "best.safetensors"
 
 PICTURE_SECONDS = 10
 """Between one drawing of the curves and the next: it takes half a second, which may be an epoch."""
@@ -57,9 +57,10 @@ class Run:
         return (self.folder / LAST).exists()
 
     def discard(self) -> None:
-        """Leave nothing of a run that has kept nothing yet."""
-        (self.folder / "config.json").unlink()
+        """Leave nothing of a run that has come to no checkpoint."""
         discard_parts(self.folder)
+        for name in ("config.json", BEST):
+            (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # what else lies there stays
             self.folder.rmdir()
 
@@ -69,7 +70,7 @@ class Run:
         history = trainer.history
         best = max((row["test_accuracy"] for row in history), default=0.0)
         if history and trainer.between_epochs and history[-1]["test_accuracy"] >= best:
-            save(trainer.model.state_dict(), self.folder / "best.safetensors")
+            save(trainer.model.state_dict(), self.folder / BEST)
         save(tensors, self.folder / LAST, {"training": json.dumps(values)})
         self._record(trainer)
 
@@ -103,7 +104,7 @@ class Run:
 
     def load_weights(self, model: Module, best: bool = False) -> None:
         """Load the weights of the last (or best) epoch into `model`. Raises FileNotFoundError if there are none yet."""
-        path = self.folder / ("best.safetensors" if best else LAST)
+        path = self.folder / (BEST if best else LAST)
         tensors, _ = load_with_metadata(path)
         model.load_state_dict(tensors if best else model_state(tensors))
 
