@@ -20,12 +20,10 @@ from ..inspect import gradient_norms
 from ..io import discard_parts
 from ..training import Configuration, Diverged, Run, Trainer
 from ..training.configuration import read_json, write_json
-from ..training.run import check_free, make_folder
+from ..training.run import EXPERIMENT, check_free, make_folder
 from ..training.table import read_table, write_table
 from .assembly import check_fit, configure, refuse_beside_resume, trainer_of, training_images, within_budget
 from .train import attended, say_if_tested_on_the_same
-
-FILE = "experiment.json"
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 """He et al. 2016, figure 6, with the shallowest and the deepest of both kinds that have a twin."""
@@ -43,7 +41,8 @@ def depth(options: argparse.Namespace) -> int:
             there = (folder / name / "config.json").exists()
             run = Run.open(folder / name) if there else Run.create(folder / name, configuration)
             if run.configuration != configuration:
-                raise ValueError(f"{run.folder} holds another run than {folder / FILE} says; move one of them away")
+                raise ValueError(f"{run.folder} holds another run than {folder / EXPERIMENT} says; move one "
+                                 "of them away")
             trainer = trainer_of(configuration, options.workers)
             run.resume(trainer)
             try:
@@ -82,7 +81,7 @@ def _begun(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
         check_fit(trainer, len(each.classes))  # a mistake leaves nothing behind
     say_if_tested_on_the_same(trainer)
     make_folder(folder)
-    write_json(folder / FILE, [dataclasses.asdict(each) for each in configurations])
+    write_json(folder / EXPERIMENT, [dataclasses.asdict(each) for each in configurations])
     return folder, configurations
 
 
@@ -90,9 +89,9 @@ def _resumed(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
     """The folder of an experiment that was begun, and its runs."""
     refuse_beside_resume(options, "seeds")
     folder = Path(options.resume)
-    path = folder / FILE
+    path = folder / EXPERIMENT
     if not path.is_file():
-        raise FileNotFoundError(f"there is no experiment in {folder}: it has no {FILE}")
+        raise FileNotFoundError(f"there is no experiment in {folder}: it has no {EXPERIMENT}")
     values = read_json(path)
     if not isinstance(values, list) or not values:
         raise ValueError(f"{path} is damaged: expected a list of runs")

@@ -49,7 +49,7 @@ def getitem(x, *, index):
     def gradient(g):
         if not plain:
             return kernels_of(g).scatter_add(g, places, shape)
-        whole = xp.zeros_like(g, shape=shape)
+        whole = xp.zeros_like(g, shape=shape)  # as g lies in memory: what is added to it later need not be turned over
         whole[places] = g
         return whole
 
@@ -122,6 +122,7 @@ def pad_constant(x, *, amounts, value):
     grown = tuple(slice(max(before, 0), max(before, 0) + n + min(before, 0) + min(after, 0))
                   for n, (before, after) in zip(x.shape, amounts))
     cropped = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, amounts))
+    # As x lies in memory, or all that follows would have to be turned over.
     y = xp.full_like(x, value, shape=tuple(n + before + after for n, (before, after) in zip(x.shape, amounts)))
     y[grown] = x[cropped]
     shape = x.shape

@@ -19,6 +19,9 @@ from .trainer import Trainer, model_state
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
+EXPERIMENT = "experiment.json"
+"""What an experiment, a folder of runs, has in place of a configuration."""
+
 PICTURE_SECONDS = 10
 """Between one drawing of the curves and the next: it takes half a second, which may be an epoch."""
 
@@ -111,7 +114,7 @@ class Run:
 
 def check_free(folder: Path) -> None:
     """Raise FileExistsError if there is a run or an experiment in `folder` already."""
-    for name, what in (("config.json", "a run"), ("experiment.json", "an experiment")):
+    for name, what in (("config.json", "a run"), (EXPERIMENT, "an experiment")):
         if (folder / name).exists():
             raise FileExistsError(f"there is {what} in {folder} already; go on with --resume {folder}, or name another "
                                   "folder with --out")
