@@ -11,10 +11,9 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Union
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from .backend import Array, DeviceError, array_module, device_of, get_device, is_array, to_device
 from .inplace import Guard, Version, same_memory
 from .kernels import kernels_of
+from .tasklocal import TaskLocal, adding, within
 
 Operand = Union["Tensor", Array, float]
 Self = TypeVar("Self", bound="Tensor")
@@ -35,30 +35,50 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {}
 # Recording
 # ---------------------------------------------------------------------------------------------
 
-class _Recording(threading.local):
+class _Recording:
+    """Whether operations are recorded, and who observes them."""
+
     def __init__(self) -> None:
-        self.enabled = True
-        self.observers: list[Observer] = []
-        self.outer: list[bool] = []  # a stack a thread: one `no_grad()` may decorate a function that many threads run
+        self.blocks = TaskLocal(0)
+        """The number of `no_grad` blocks around what runs."""
+        self.observing: TaskLocal[tuple[Observer, ...]] = TaskLocal(())
+
+    @property
+    def enabled(self) -> bool:
+        return not self.blocks.get()
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        return self.observing.get()
 
 
 _recording = _Recording()
 
 
-class no_grad(ContextDecorator):
-    """``with no_grad():`` (or ``@no_grad()``) operations inside record nothing, in this thread only."""
+class no_grad:
+    """Record no operations in a ``with no_grad():`` block, or in a function below ``@no_grad()``.
+
+    It holds for the thread, or the asyncio task, that runs the block. A new thread records; a new task starts as the
+    task that made it. Of a decorated generator only the body is not recorded: the loop over its values is. But a
+    generator that yields inside a ``with no_grad():`` block of its own stops the recording of that loop, too.
+    """
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        return super().__new__(cls) if function is None else cls()(function)  # also @no_grad without ()
 
     def __enter__(self) -> no_grad:
-        _recording.outer.append(_recording.enabled)
-        _recording.enabled = False
+        _recording.blocks.set(_recording.blocks.get() + 1)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _recording.enabled = _recording.outer.pop()
+        _recording.blocks.set(max(0, _recording.blocks.get() - 1))  # a generator may be closed in another task
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return within(self, function)
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are being recorded in this thread."""
+    """Whether operations are being recorded in this thread or asyncio task."""
     return _recording.enabled
 
 
@@ -67,15 +87,12 @@ Observer = Callable[[str, dict[str, Any], "Tensor"], None]
 
 @contextmanager
 def observe_operations(observer: Observer) -> Iterator[None]:
-    """Inside, ``observer(operation, arguments, result)`` is called after each operation of this thread.
+    """Call ``observer(operation, arguments, result)`` after each operation of this thread or asyncio task.
 
     `arguments` are those of the call by name, defaults included.
     """
-    _recording.observers.append(observer)
-    try:
+    with adding(_recording.observing, observer):
         yield
-    finally:
-        _recording.observers.remove(observer)
 
 
 GradientFunction = Callable[[Array], Array]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from .tasklocal import TaskLocal
 
 Array = Any  # numpy.ndarray or cupy.ndarray: they share an interface, not a base class
 
@@ -125,21 +126,16 @@ def memory_for(batch: int) -> Iterator[None]:
 # The default device: where new tensors, parameters and random numbers are put
 # ---------------------------------------------------------------------------------------------
 
-class _State(threading.local):
-    device: str | None = None
+_devices: TaskLocal[tuple[str, ...]] = TaskLocal(())
+"""The names in the ``with device(...)`` blocks around what runs, the innermost last."""
 
-    def __init__(self) -> None:
-        self.outer: list[str | None] = []
-
-
-_state = _State()
 _process_device: str | None = None
 
 
 def get_device() -> str:
-    """This thread's default device: `with device(...)`, else `set_device`, else ``MINIDL_DEVICE``, else the CPU."""
-    if _state.device is not None:
-        return _state.device
+    """The default device: of ``with device(...)``, else of `set_device`, else ``MINIDL_DEVICE``, else the CPU."""
+    if _devices.get():
+        return _devices.get()[-1]
     if _process_device is not None:
         return _process_device
     return check_device(os.environ.get("MINIDL_DEVICE") or "cpu")
@@ -155,18 +151,20 @@ def set_device(name: str) -> None:
 
 
 class device:
-    """``with minidl.device("gpu"):`` new tensors and modules are made on that device inside the block."""
+    """``with minidl.device("gpu"):`` new tensors and modules are made on that device inside the block.
+
+    It holds for the thread, or the asyncio task, that runs the block.
+    """
 
     def __init__(self, name: str):
         self.name = check_device(name)
 
     def __enter__(self) -> device:
-        _state.outer.append(_state.device)
-        _state.device = self.name
+        _devices.set((*_devices.get(), self.name))
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _state.device = _state.outer.pop()
+        _devices.set(_devices.get()[:-1])
 
 
 def check_device(name: str) -> str:

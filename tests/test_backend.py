@@ -23,7 +23,6 @@ from minidl.kernels.cpu import parallel, single_threaded_blas
 @pytest.fixture(autouse=True)
 def no_default_device(monkeypatch):
     monkeypatch.setattr(backend, "_process_device", None)
-    monkeypatch.setattr(backend._state, "device", None)
     monkeypatch.delenv("MINIDL_DEVICE", raising=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..autograd import Tensor, device_or_dtype
 from ..backend import Array, device_of, generator, get_device, to_device
+from ..tasklocal import TaskLocal, adding
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Module")
@@ -55,26 +55,18 @@ class RemovableHandle:
         self.remove()
 
 
-class _Observing(threading.local):
-    def __init__(self) -> None:
-        self.observers: list[tuple[Callable[[Module], None], Callable[[Module], None]]] = []
-
-
-_observing = _Observing()
+_Observer = tuple[Callable[["Module"], None], Callable[["Module"], None]]
+_observers: TaskLocal[tuple[_Observer, ...]] = TaskLocal(())
 
 
 @contextmanager
 def observe_modules(enter: Callable[[Module], None], leave: Callable[[Module], None]) -> Iterator[None]:
-    """Inside, ``enter(module)`` is called before each module of this thread runs, and ``leave(module)`` after it.
+    """Call ``enter(module)`` before each module of this thread or asyncio task runs, and ``leave(module)`` after it.
 
     With `minidl.autograd.observe_operations` they say in which module an operation ran. No `leave` follows an error.
     """
-    observer = enter, leave
-    _observing.observers.append(observer)
-    try:
+    with adding(_observers, (enter, leave)):
         yield
-    finally:
-        _observing.observers.remove(observer)
 
 
 @contextmanager
@@ -127,7 +119,7 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward(); define what it computes from its input")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        for enter, _ in _observing.observers:
+        for enter, _ in _observers.get():
             enter(self)
         for hook in self._forward_pre_hooks:
             replaced = hook.function(self, inputs)
@@ -137,7 +129,7 @@ class Module:
         for hook in self._forward_hooks:
             replaced = hook.function(self, inputs, output)
             output = output if replaced is None else replaced
-        for _, leave in _observing.observers:
+        for _, leave in _observers.get():
             leave(self)
         return output
 

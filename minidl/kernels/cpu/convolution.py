@@ -6,12 +6,13 @@ last one differ enough that neither always wins.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
+from ...tasklocal import TaskLocal
 from ..windows import Windows
 from . import im2col, winograd
 from .layout import blocks, by_channel, full
@@ -72,7 +73,7 @@ def conv2d_input_gradient(
     turned, shape = windows.turned(), (groups * c, k // groups, kh, kw)
     col2im = n * oh * ow * c * kh * kw * (k + SCATTER * groups)
     if turned is None or (
-        _study.forced != "winograd" and col2im < min(costs(n, shape, size, turned, groups).values())
+        _study.get().forced != "winograd" and col2im < min(costs(n, shape, size, turned, groups).values())
     ):
         _note("im2col")
         return im2col.conv2d_input_gradient(g, weight, size, windows, groups)
@@ -109,18 +110,19 @@ def costs(
 # Asking, and forcing
 # ---------------------------------------------------------------------------------------------
 
-class _Study(threading.local):
+class _Study(NamedTuple):
     forced: str | None = None
     ran: list[str] | None = None
 
 
-_study = _Study()
+_study = TaskLocal(_Study())
 
 
 @contextmanager
 def conv_algorithm(name: str | None = None) -> Iterator[list[str]]:
-    """Inside, in this thread, convolutions on the CPU and their gradients use the algorithm `name`, where it applies.
+    """Have convolutions on the CPU and their gradients use the algorithm `name`, where it applies.
 
+    It holds for the thread, or the asyncio task, that runs the block.
     ``"im2col"`` (which col2im belongs to), ``"winograd"`` (3 × 3 at stride 1; im2col elsewhere), or None for the
     cheaper one. The list that it gives fills with the names of those that ran:
     ``with F.conv_algorithm() as ran: F.conv2d(x, w)``.
@@ -128,20 +130,21 @@ def conv_algorithm(name: str | None = None) -> Iterator[list[str]]:
     """
     if name is not None and name not in ALGORITHMS:
         raise ValueError(f"conv_algorithm: there is no {name!r}; choose {' or '.join(map(repr, ALGORITHMS))}")
-    before = _study.forced, _study.ran
-    _study.forced, _study.ran = name, []
+    before, ran = _study.get(), list[str]()
+    _study.set(_Study(name, ran))
     try:
-        yield _study.ran
+        yield ran
     finally:
-        _study.forced, _study.ran = before
+        _study.set(before)
 
 
 def _choose(
     batch: int, weight: tuple[int, ...], outputs: tuple[int, ...], windows: Windows, groups: int
 ) -> str:
     found = costs(batch, weight, outputs, windows, groups)
-    if _study.forced is not None:
-        algorithm = _study.forced if _study.forced in found else "im2col"
+    forced = _study.get().forced
+    if forced is not None:
+        algorithm = forced if forced in found else "im2col"
     else:
         algorithm = min(found, key=found.__getitem__)
     _note(algorithm)
@@ -149,5 +152,6 @@ def _choose(
 
 
 def _note(algorithm: str) -> None:
-    if _study.ran is not None:
-        _study.ran.append(algorithm)
+    ran = _study.get().ran
+    if ran is not None:
+        ran.append(algorithm)
