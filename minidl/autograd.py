@@ -126,6 +126,9 @@ class Node:
         )
         self.guards = [Guard(x.version, x.data) for x in watched if isinstance(x, Tensor)]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError("only a leaf tensor can be deep-copied or pickled; detach() this one first")
+
     def input_gradient(self, index: int, g: Array) -> Array:
         """∂L/∂input from g = ∂L/∂value: summed over what was broadcast, its shape and dtype checked."""
         assert self.gradients is not None
@@ -496,14 +499,6 @@ class Tensor:
             raise TypeError(f"only a whole number can be an index; got a tensor of shape {self.shape} and dtype "
                             f"{self.dtype}")
         return int(self.item())
-
-    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
-        if self.node is not None:
-            raise RuntimeError("only leaf tensors can be deep-copied; detach() this one first")
-        result = type(self)(self.data.copy(), requires_grad=self.requires_grad)
-        result.grad = None if self.grad is None else Tensor(self.grad.data.copy())
-        memo[id(self)] = result
-        return result
 
     # In the graph
 
