@@ -1,24 +1,24 @@
 """One thread pool for all kernels, and BLAS held to one thread while it works.
 
 Work is cut by its shape alone, never by the number of threads, so that results are bit-identical
-with any number of them.
+with any number of them. Where no thread can be had, the calling thread does all the work.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures.thread import ThreadPoolExecutor  # imported here: its lock is taken at a fork before ours
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import threadpoolctl
 
 from .memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 
 def _available_processors() -> int:
@@ -65,39 +65,71 @@ PRODUCT_BYTES = 0.25
 
 def parallel(function: Callable[..., object], tasks: Iterable[tuple[Any, ...]], size: float = ENOUGH_BYTES) -> None:
     """Call ``function(*task)`` for every task, BLAS held to one thread; spread over the threads if `size`, the bytes
-    that all tasks together go through, is enough. The first exception is raised here."""
+    that all tasks together go through, is enough. The first exception is raised here, and ends the work."""
     keep_freed_memory()
-    tasks = list(tasks)
+    left = deque(tasks)  # safe to share between threads, with and without an interpreter lock
     most = get_num_threads()
-    helpers = min(most, len(tasks)) - 1 if size >= ENOUGH_BYTES else 0
-    with single_threaded_blas():
-        if helpers < 1:
-            for task in tasks:
-                function(*task)
-            return
-        queue = iter(tasks)  # the interpreter lock makes taking the next item atomic
+    helpers = min(most, len(left)) - 1 if size >= ENOUGH_BYTES else 0
 
-        def work() -> None:
-            for task in queue:
+    def work() -> None:
+        try:
+            while True:
+                try:
+                    task = left.popleft()
+                except IndexError:
+                    return
                 function(*task)
+        except BaseException:
+            left.clear()
+            raise
 
-        futures = [_pool(most - 1).submit(work) for _ in range(helpers)]
+    with single_threaded_blas() as held:
+        futures = _submitted(held.shared(work), helpers, most - 1) if helpers > 0 else []
         try:
             work()
         finally:
-            # A helper that has not woken up yet finds nothing left to do: there is no need to wait for it.
+            # A helper that has not woken up yet finds no task left: there is no need to wait for it.
             errors = [future.exception() for future in futures if not future.cancel()]
         for error in errors:
             if error is not None:
                 raise error
 
 
-@cache
+# ---------------------------------------------------------------------------------------------
+# The pool
+# ---------------------------------------------------------------------------------------------
+
+_current_pool: ThreadPoolExecutor | None = None
+
+
+def _submitted(work: Callable[[], None], count: int, pool_size: int) -> list[Future[None]]:
+    """`work`, handed to up to `count` threads of the pool: to fewer where the system, or Python's end, refuses them."""
+    global _current_pool
+    futures: list[Future[None]] = []
+    try:
+        for _ in range(count):
+            futures.append(_pool(pool_size).submit(work))
+    except RuntimeError:
+        pool, _current_pool = _current_pool, None  # work may wait in its queue, and no thread would ever take it out
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return futures
+
+
 def _pool(size: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # costs time to import, and many programs need no threads
+    """The one pool. For another `size` it makes way for a new one, and its threads end when they have nothing to do."""
+    global _current_pool
+    with _holding:
+        if _current_pool is None or _current_pool._max_workers != size:
+            if _current_pool is not None:
+                _current_pool.shutdown(wait=False)
+            _current_pool = ThreadPoolExecutor(size, thread_name_prefix="minidl")
+        return _current_pool
 
-    return ThreadPoolExecutor(size, thread_name_prefix="minidl")
 
+# ---------------------------------------------------------------------------------------------
+# BLAS
+# ---------------------------------------------------------------------------------------------
 
 @cache
 def _blas_libraries() -> list[tuple[Callable[[], int], Callable[[int], object]]]:
@@ -116,31 +148,111 @@ def _ask_and_set(library: Any) -> tuple[Callable[[], int], Callable[[int], objec
     return library.get_num_threads, library.set_num_threads
 
 
-_holding = threading.Lock()
+_holding = threading.Condition(threading.RLock())
+"""Around every change below, and around a fork. A signal handler that computes may come in the middle of one."""
+
+_holds: dict[int, weakref.ref[single_threaded_blas]] = {}
+"""The `single_threaded_blas` blocks that threads are in, by their ids."""
+
 _holders = 0
-_threads_before: list[int] = []
+"""Their number."""
+
+_threads_before: list[int] | None = None
+"""What BLAS was set to before the first of them; None while there are none."""
+
+_forking = False
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS to one thread; the last of all concurrent holders restores what was set before."""
-    global _holders, _threads_before
-    counted = False
-    try:
+class _Thread(threading.local):
+    hold = 0
+    """The id of the block that this thread is in, or works for."""
+
+
+_thread = _Thread()
+
+
+class single_threaded_blas:
+    """``with single_threaded_blas():`` BLAS works on one thread; the last of concurrent blocks sets what was before.
+
+    A block within another of the same thread does nothing. Ctrl-C may come between any two lines here: a block that it
+    cuts off ends when its object is deleted.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __enter__(self) -> single_threaded_blas:
+        global _holders, _threads_before
+        if _thread.hold in _holds:
+            return self
+        key = id(self)
         with _holding:
-            _holders += 1
-            counted = True
-            if _holders == 1:
+            while _forking:
+                _holding.wait()
+            _thread.hold = key
+            _holds[key] = weakref.ref(self, lambda _: _end_block(key))
+            _holders = len(_holds)
+            if _threads_before is None:
                 _threads_before = [ask() for ask, _ in _blas_libraries()]
-                _set_blas_threads([1] * len(_threads_before))
-        yield
-    finally:
-        with _holding:
-            _holders -= counted
-            if counted and _holders == 0:
-                _set_blas_threads(_threads_before)
+            if _holders == 1:
+                for _, change in _blas_libraries():
+                    change(1)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if id(self) in _holds:
+            _end_block(id(self))
+
+    def shared(self, function: Callable[[], None]) -> Callable[[], None]:
+        """`function` for another thread, which works in this block as long as the block lasts."""
+        hold = _thread.hold
+
+        def within() -> None:
+            _thread.hold = hold
+            function()
+
+        return within
 
 
-def _set_blas_threads(numbers: list[int]) -> None:
-    for (_, change), number in zip(_blas_libraries(), numbers):
-        change(number)
+def _end_block(key: int) -> None:
+    global _holders, _threads_before
+    with _holding:
+        if _thread.hold == key:
+            _thread.hold = 0
+        _holds.pop(key, None)
+        _holders = len(_holds)
+        if _holders == 0 and _threads_before is not None:
+            for (_, change), number in zip(_blas_libraries(), _threads_before):
+                change(number)
+            _threads_before = None
+        if _forking:
+            _holding.notify_all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Fork: a child has the memory of its parent, and of its threads only the one that forked
+# ---------------------------------------------------------------------------------------------
+
+def _before_fork() -> None:
+    """Wait until no other thread is in BLAS, whose locks the child would find closed, and let none in."""
+    global _forking
+    _holding.acquire()
+    _forking = True
+    _holding.wait_for(lambda: _holds.keys() <= {_thread.hold})
+
+
+def _after_fork_in_parent() -> None:
+    global _forking
+    _forking = False
+    _holding.notify_all()
+    _holding.release()
+
+
+def _after_fork_in_child() -> None:
+    global _holding, _current_pool, _forking
+    _holding, _current_pool, _forking = threading.Condition(threading.RLock()), None, False
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
