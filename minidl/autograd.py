@@ -11,13 +11,15 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Union, overload
 
 import numpy as np
 
+from .arrays import Kind, admitted, check_same_dtype, from_python, is_half, narrowed, plain, remember_last, widened
 from .backend import Array, DeviceError, array_module, device_of, get_device, is_array, to_device
 from .inplace import Guard, Version, same_memory
 from .kernels import kernels_of
@@ -176,21 +178,49 @@ def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
     """Sum `array` over the axes along which `shape` was broadcast: the adjoint of broadcasting."""
     added = array.ndim - len(shape)
     stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and array.shape[i + added] != 1)
-    return array.sum(axis=tuple(range(added)) + stretched, keepdims=True).reshape(shape)
+    return kernels_of(array).sum_over(array, tuple(range(added)) + stretched).reshape(shape)
 
 
-def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, Tensor]:
+@overload
+def differentiable(operation: Callable[Arguments, Any], /) -> Callable[Arguments, Tensor]: ...
+
+
+@overload
+def differentiable(
+    *, widen: bool = False, **kinds: Kind
+) -> Callable[[Callable[Arguments, Any]], Callable[Arguments, Tensor]]: ...
+
+
+def differentiable(
+    operation: Callable[..., Any] | None = None, /, *, widen: bool = False, **kinds: Kind
+) -> Callable[..., Any]:
     """Lift ``operation(*arrays, **options) -> (value, gradients)`` from arrays to tensors.
 
     The i-th of `gradients` belongs to the i-th argument and maps g = ∂L/∂value to ∂L/∂argument; None
     marks an argument that has no gradient. It returns a new array, or g or a view of g, and never writes
-    to g. Plain arrays pass through as constants, and so do numbers, but not for a parameter annotated `Array`. The
-    docstring opens with the formula.
+    to g. Plain arrays pass through as constants, and so do numbers. The docstring opens with the formula.
+
+    ``@differentiable(input=FLOATS, weight=FLOATS)`` says which arguments must be arrays and what `minidl.arrays` lets
+    them hold; those that are `NUMBERS` or `FLOATS` have one dtype. With `widen`, float16 on the CPU is computed in
+    float32, and value and gradients are rounded.
+
+    A tensor that was changed in place by an optimizer, ``x += y``, ``x[...] = y`` or `copy_` while a gradient function
+    still needs it is noticed in the backward pass. Not noticed is what writes to the array itself, as
+    ``x.data[...] = y`` or ``x.numpy()[...] = y`` do, and a change of an array that a gradient function reaches through
+    an attribute of an object: work on a copy there, or call `Tensor.bump_version`.
     """
+    if operation is None:
+        return functools.partial(differentiable, widen=widen, **kinds)
     signature = inspect.signature(operation)
     names = list(signature.parameters)
-    arrays_only = [i for i, p in enumerate(signature.parameters.values()) if str(p.annotation).startswith("Array")]
+    optional = {name for name, parameter in signature.parameters.items() if parameter.default is None}
+    places = [(names.index(name), name, kind) for name, kind in kinds.items()]
+    alike = [name for name, kind in kinds.items() if kind in (Kind.NUMBERS, Kind.FLOATS)]
     name, formula = operation.__name__, inspect.cleandoc(operation.__doc__ or "").partition("\n\n")[0]
+
+    def admit(parameter: str, kind: Kind, x: Any) -> Any:
+        absent = x is None and (parameter in optional or kind is Kind.BUFFER)
+        return x if absent else admitted(operation.__name__, parameter, kind, x)
 
     @functools.wraps(operation)
     def apply(*arguments: Any, **options: Any) -> Tensor:
@@ -199,18 +229,25 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             bound.apply_defaults()
             arguments, options = bound.args, bound.kwargs
         arrays = [_unwrap(argument) for argument in arguments]
-        constants = {option: _unwrap(x) if isinstance(x, Tensor) else x for option, x in options.items()}
-        for index in arrays_only:
-            x = constants.get(names[index]) if index >= len(arrays) else arrays[index]
-            if x is not None and not is_array(x):
-                raise TypeError(f"{name}: {names[index]} must be a tensor or an array; got {type(x).__name__} {x!r}. "
-                                "Make one with minidl.tensor(...)")
+        constants = {option: _unwrap(x) if isinstance(x, Tensor) or is_array(x) else x for option, x in options.items()}
+        for index, parameter, kind in places:
+            if index < len(arrays):
+                arrays[index] = admit(parameter, kind, arrays[index])
+            elif parameter in constants:
+                constants[parameter] = admit(parameter, kind, constants[parameter])
         _check_one_device(name, [*arrays, *constants.values()])
+        if len(alike) > 1:
+            given = dict(zip(names, arrays)) | constants
+            check_same_dtype(name, **{parameter: given.get(parameter) for parameter in alike})
+        narrow = widen and any(map(is_half, (*arrays, *constants.values())))
+        if narrow:
+            arrays = [x if kinds.get(names[i]) is Kind.BUFFER else widened(x) for i, x in enumerate(arrays)]
+            constants = {key: x if kinds.get(key) is Kind.BUFFER else widened(x) for key, x in constants.items()}
         returned = operation(*arrays, **constants)
         if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple)):
             raise TypeError(f"{name} must return (value, gradients) with a tuple of gradient functions, one for each "
                             "input; a tuple of one ends in a comma: return y, (lambda g: ...,)")
-        value, gradients = returned
+        value, gradients = _narrowed(*returned) if narrow else returned
         result = Tensor(value)
         for x in arguments:
             if isinstance(x, Tensor) and same_memory(result.data, x.data):
@@ -219,8 +256,8 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
             needed = [key for key, x in (*enumerate(arguments), *options.items()) if _needs_gradient(x)]
             for key in needed:
                 if not isinstance(key, int) or key >= len(gradients) or gradients[key] is None:
-                    parameter = names[key] if isinstance(key, int) else key
-                    raise RuntimeError(f"{name} has no gradient for its argument {parameter!r}; "
+                    argument = names[key] if isinstance(key, int) else key
+                    raise RuntimeError(f"{name} has no gradient for its argument {argument!r}; "
                                        "pass it detached: x.detach()")
             if needed:
                 result.requires_grad = True
@@ -229,13 +266,23 @@ def differentiable(operation: Callable[Arguments, Any]) -> Callable[Arguments, T
         if _recording.observers:
             bound = signature.bind(*arguments, **options)
             bound.apply_defaults()
-            for observer in _recording.observers:
-                observer(name, bound.arguments, result)
+            for observe in _recording.observers:
+                observe(name, bound.arguments, result)
         return result
 
     if str(operation.__module__).startswith(f"{__package__}."):  # a function of the user's never replaces ours
         OPERATIONS[name] = apply
     return apply
+
+
+def _narrowed(value: Array, gradients: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
+    """What an operation returned for widened arguments, in float16: the value, and each gradient."""
+    wide = remember_last(widened)
+
+    def around(gradient: GradientFunction) -> GradientFunction:
+        return lambda g: narrowed(gradient(wide(g)))
+
+    return narrowed(value), tuple(gradient and around(gradient) for gradient in gradients)
 
 
 def _needs_gradient(argument: Any) -> bool:
@@ -249,7 +296,7 @@ def _unwrap(argument: Any) -> Any:
     if isinstance(argument, np.generic):
         return argument.item()
     if is_array(argument):
-        return Tensor(argument).data
+        return plain(argument)
     return argument
 
 
@@ -381,19 +428,18 @@ PYTORCH_METHODS = {
 class Tensor:
     """An array, whether it needs a gradient, and the operation it came from.
 
-    Wraps `data` (a NumPy or CuPy array, of any numeric dtype) without copying; `minidl.tensor` makes
-    one from anything else. Operators and methods follow NumPy: broadcasting, slicing, `axis`, `keepdims`.
-    Raises TypeError for data that is not numbers, or `requires_grad` for other than floats.
+    Wraps `data`, a NumPy or CuPy array of any dtype of `minidl.arrays.DTYPES`, without copying it, or as a copy if its
+    bytes are not in this machine's order; `minidl.tensor` makes one from anything else. Operators and methods follow
+    NumPy: broadcasting, slicing, `axis`, `keepdims`. Who writes to `.data` or `.numpy()` directly calls `bump_version`;
+    see `differentiable` for what a backward pass notices. Raises TypeError for data that is not numbers, or
+    `requires_grad` for other than floats.
     """
 
     __slots__ = ("data", "requires_grad", "grad", "node", "version", "__weakref__")
     __array_ufunc__ = None  # NumPy's operators hand over to ours: array * tensor is tensor.__rmul__(array)
 
     def __init__(self, data: Array, requires_grad: bool = False):
-        if not is_array(data):
-            data = _as_array(data)
-        if data.dtype.kind not in "fiub":
-            raise TypeError(f"a tensor holds numbers; got an array of dtype {data.dtype}")
+        data = plain(data) if is_array(data) else from_python(data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"only floats can have a gradient; got dtype {data.dtype}")
         self.data: Array = data
@@ -528,7 +574,7 @@ class Tensor:
                                "or build a new tensor from the parts with cat()")
         array = _unwrap(value)
         _check_one_device("x[...] = y", [self.data, array])
-        self.data[_unwrap_index(index, self.device)] = array
+        self.data[index_parts(index, self.device)] = array
         self.bump_version()
 
     def copy_(self: Self, source: Operand) -> Self:
@@ -607,7 +653,7 @@ class Tensor:
         return OPERATIONS["abs"](self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return OPERATIONS["getitem"](self, index=_unwrap_index(index, self.device))
+        return OPERATIONS["getitem"](self, index=index_parts(index, self.device))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -649,6 +695,10 @@ class Tensor:
         return OPERATIONS["min"](self, axis=axis, keepdims=keepdims)
 
     def argmax(self, axis: int | None = None) -> Tensor:
+        """The place of the first largest value along `axis`, or of all values. Raises ValueError for nothing."""
+        if not (self.size if axis is None or not self.ndim else self.shape[axis]):
+            raise ValueError(f"argmax: a tensor of shape {self.shape} is empty along axis {axis}: nothing has no "
+                             "maximum")
         return Tensor(self.data.argmax(axis=axis))
 
     def reshape(self, *shape: Any) -> Tensor:
@@ -699,20 +749,30 @@ class Tensor:
     __hash__ = object.__hash__
 
 
-def _as_array(data: Any, dtype: Any = None) -> np.ndarray:
-    """Numbers as a new array; Python floats become float32, NumPy scalars keep their dtype."""
-    array = np.array(data, dtype=dtype)
-    if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
-        return array.astype(np.float32)
-    return array
+def index_parts(index: Any, device: str) -> tuple[Any, ...]:
+    """An index as a tuple whose parts are whole numbers, slices, None, Ellipsis, and arrays on `device`.
+
+    Every sequence is an array of places. As in PyTorch, a GPU's tensor takes indices of the CPU.
+    """
+    return tuple(_index_part(part, device) for part in (index if isinstance(index, tuple) else (index,)))
 
 
-def _unwrap_index(index: Any, device: str) -> Any:
-    """An index with its tensors as arrays, all on `device`: as in PyTorch, a GPU's tensor takes indices of the CPU."""
-    if isinstance(index, tuple):
-        return tuple(_unwrap_index(part, device) for part in index)
-    array = index.data if isinstance(index, Tensor) else index
-    return to_device(array, device) if is_array(array) and device != "cpu" else array
+def _index_part(part: Any, device: str) -> Any:
+    if part is None or part is Ellipsis or isinstance(part, (int, slice, np.bool_)):
+        return part
+    if isinstance(part, Tensor):
+        array = part.data
+    elif is_array(part):
+        array = plain(part)
+    elif hasattr(part, "__index__") and not hasattr(part, "__len__"):
+        return operator.index(part)
+    else:
+        array = np.asarray(part)
+        if not array.size:
+            array = array.astype(np.intp)  # an empty list has no dtype of its own
+    if array.dtype.kind not in "iub":
+        raise IndexError(f"an index is whole numbers, slices, None, ... or bools; got {part!r}")
+    return to_device(array, device) if device != "cpu" else array
 
 
 def device_or_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:
@@ -730,18 +790,14 @@ def _varargs(values: tuple[Any, ...]) -> tuple[int, ...]:
 def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> Tensor:
     """Make a tensor from a copy of `data`: a number, nested lists of numbers, an array or a tensor.
 
-    Python floats become float32; an array keeps its dtype unless `dtype` is given. `device` defaults
-    to the default device, an array's own for an array. Raises TypeError for what is not numbers,
-    ValueError for ragged lists, `DeviceError` for a device that cannot be used.
+    Python floats become float32; arrays, tensors and NumPy's numbers, also in lists, keep their dtype unless `dtype` is
+    given. `device` defaults to the default device, an array's own for an array. Raises TypeError for what is not
+    numbers, ValueError for ragged lists, `DeviceError` for a device that cannot be used.
     """
     if isinstance(data, Tensor):
         data = data.data
-    if is_array(data) or isinstance(data, np.generic):
-        array = array_module(data).array(data, dtype=dtype, copy=True)
-        device = device or (device_of(data) if is_array(data) else get_device())
+    if is_array(data):
+        array, device = array_module(data).array(plain(data), dtype=dtype, copy=True), device or device_of(data)
     else:
-        array = _as_array(data, dtype)
-        device = device or get_device()
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"a tensor holds numbers; got {type(data).__name__} of dtype {array.dtype}")
+        array, device = from_python(data, dtype), device or get_device()
     return Tensor(to_device(array, device), requires_grad=requires_grad)

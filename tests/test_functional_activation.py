@@ -121,10 +121,10 @@ def test_an_axis_that_is_not_there_is_refused(function, dim):
         function(dl.tensor(np.ones((2, 3))), dim)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int8", "bool"])
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint8"])
 def test_whole_numbers_have_a_tanh_and_a_relu(dtype):
     x = np.array([[0, 1, 1], [1, 0, 1]], dtype)
-    np.testing.assert_array_equal(F.tanh(dl.tensor(x)).data, np.tanh(x))
+    np.testing.assert_array_equal(F.tanh(dl.tensor(x)).data, np.tanh(x.astype(np.float32)), strict=True)
     np.testing.assert_array_equal(F.relu(dl.tensor(x)).data, np.maximum(x, 0), strict=True)
 
 

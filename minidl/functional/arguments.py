@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -13,13 +12,17 @@ Pair = int | tuple[int, int]
 """One number for both directions, or (vertical, horizontal)."""
 
 
+FAR = 1 << 62
+"""Pixels beyond which no computer's memory reaches."""
+
+
 def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """One whole number for both directions, or (vertical, horizontal); each at least `minimum`.
 
     Raises TypeError for numbers that are not whole, ValueError for whole ones that are too small, and for anything
     that is neither one number nor two.
     """
-    if type(value) is int and value >= minimum:
+    if type(value) is int and minimum <= value < FAR:
         return value, value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2:
@@ -29,6 +32,8 @@ def pair(operation: str, name: str, value: Any, minimum: int) -> tuple[int, int]
     if min(both) < minimum:
         raise ValueError(f"{operation}: {name} must be a whole number of at least {minimum}, or a pair of them; "
                          f"got {value!r}")
+    if max(both) >= FAR:
+        raise ValueError(f"{operation}: {name} must be below 2⁶²; got {value!r}")
     return int(both[0]), int(both[1])
 
 
@@ -37,14 +42,6 @@ def check_images(operation: str, input: Array) -> Array:
     if input.ndim not in (3, 4):
         raise ValueError(f"{operation}: needs images (N, C, H, W) or one image (C, H, W); got shape {input.shape}")
     return input if input.ndim == 4 else input[None]
-
-
-def check_same_dtype(operation: str, **arrays: Array | None) -> None:
-    """TypeError unless all arrays have one dtype: matrix products convert nothing silently, as in PyTorch."""
-    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
-    if len(set(dtypes.values())) > 1:
-        described = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
-        raise TypeError(f"{operation}: all must have the same dtype, but {described}; convert with x.to(dtype)")
 
 
 def check_reduction(operation: str, reduction: str, count: int) -> None:
@@ -56,23 +53,15 @@ def check_reduction(operation: str, reduction: str, count: int) -> None:
                          "skip empty batches or use reduction='sum'")
 
 
-def check_fits(operation: str, input: Array, windows: Windows) -> None:
-    """The (dilated) kernel fits into the padded image."""
+def check_fits(operation: str, input: Array, windows: Windows) -> Windows:
+    """`windows`, whose (dilated) kernel fits into the padded image; a stride beyond the image is cut short."""
+    strides = []
     for size, reach, (before, after) in zip(input.shape[-2:], windows.reach, windows.padding):
         if size + before + after < reach:
             raise ValueError(
                 f"{operation}: kernel {windows.kernel} with dilation {windows.dilation} is larger than "
                 f"the padded input: {tuple(input.shape[-2:])} padded by {windows.padding}"
             )
-
-
-def remember_last(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """`function` of g, computed once while the gradients of several inputs ask for it with the same g in turn."""
-    last: list[Any] = [None, None]
-
-    def remembered(g: Array) -> Any:
-        if last[0] is not g:
-            last[:] = g, function(g)
-        return last[1]
-
-    return remembered
+        strides.append(size + before + after)
+    vertical, horizontal = map(min, windows.stride, strides)
+    return windows._replace(stride=(vertical, horizontal))

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from numbers import Integral
 
+from ..arrays import ARRAY, NUMBERS
 from ..autograd import differentiable
 from ..backend import Array
 from ..kernels import kernels_of
 from ..kernels import windows as geometry
 from ..kernels.windows import Windows
-from .arguments import Pair, check_fits, check_images, check_same_dtype, pair
+from .arguments import Pair, check_fits, check_images, pair
 
 
-@differentiable
+@differentiable(input=NUMBERS, weight=NUMBERS, bias=NUMBERS)
 def conv2d(
     input: Array,
     weight: Array,
@@ -47,9 +48,8 @@ def conv2d(
         raise ValueError(f"conv2d: input has {c} channels, but weight {weight.shape} with groups={groups} expects "
                          f"{weight.shape[1] * groups}")
     windows = _windows("conv2d", weight.shape[2:], stride, padding, dilation)
-    check_fits("conv2d", input, windows)
+    windows = check_fits("conv2d", input, windows)
     _check_bias("conv2d", bias, len(weight))
-    check_same_dtype("conv2d", input=input, weight=weight, bias=bias)
     kernels = kernels_of(input)
     y = kernels.conv2d(images, weight, windows, groups, bias)
     shape, batch, size = input.shape, y.shape, images.shape[2:]  # the gradients need no more than these of x and y
@@ -66,7 +66,7 @@ def conv2d(
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 
 
-@differentiable
+@differentiable(input=NUMBERS, weight=NUMBERS, bias=NUMBERS)
 def conv_transpose2d(
     input: Array,
     weight: Array,
@@ -107,7 +107,6 @@ def conv_transpose2d(
     if covered[0] + beyond[0] < 1 or covered[1] + beyond[1] < 1:
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the output")
     _check_bias("conv_transpose2d", bias, channels)
-    check_same_dtype("conv_transpose2d", input=input, weight=weight, bias=bias)
     kernels = kernels_of(input)
     y = kernels.conv2d_input_gradient(images, weight, covered, windows, groups)
     if any(beyond):
@@ -132,7 +131,7 @@ def conv_transpose2d(
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient_input, gradient_weight, gradient_bias)
 
 
-@differentiable
+@differentiable(input=ARRAY, widen=True)
 def im2col(input: Array, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1):
     """Every window as a column     ∂L/∂x = col2im(g)
 
@@ -142,7 +141,7 @@ def im2col(input: Array, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
     kernel, padding = pair("im2col", "kernel_size", kernel_size, 1), pair("im2col", "padding", padding, 0)
     windows = _windows("im2col", kernel, stride, padding, dilation)
     images = check_images("im2col", input)
-    check_fits("im2col", input, windows)
+    windows = check_fits("im2col", input, windows)
     columns = geometry.im2col(images, windows)
     n, c, kh, kw, oh, ow = columns.shape
     shape, size = input.shape, images.shape[2:]
@@ -153,7 +152,7 @@ def im2col(input: Array, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
     return columns.reshape(*input.shape[:-3], c * kh * kw, oh * ow), (gradient,)
 
 
-@differentiable
+@differentiable(columns=ARRAY, widen=True)
 def col2im(
     columns: Array, output_size: Pair, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1
 ):

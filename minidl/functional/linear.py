@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+from ..arrays import NUMBERS
 from ..autograd import differentiable, sum_to_shape
 from ..backend import Array
 from ..kernels import kernels_of
-from .arguments import check_same_dtype
 
 
-@differentiable
+@differentiable(a=NUMBERS, b=NUMBERS, widen=True)
 def matmul(a: Array, b: Array):
     """A B     ∂L/∂A = g Bᵀ     ∂L/∂B = Aᵀ g
 
@@ -17,7 +19,6 @@ def matmul(a: Array, b: Array):
     """
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: needs at least one axis on each side; got shapes {a.shape} and {b.shape}")
-    check_same_dtype("matmul", a=a, b=b)
     product = kernels_of(a).matmul
     rows = a[None, :] if a.ndim == 1 else a
     columns = b[:, None] if b.ndim == 1 else b
@@ -38,7 +39,7 @@ def matmul(a: Array, b: Array):
     return y.reshape(kept), (gradient_a, gradient_b)
 
 
-@differentiable
+@differentiable(input=NUMBERS, weight=NUMBERS, bias=NUMBERS, widen=True)
 def linear(input: Array, weight: Array, bias: Array | None = None):
     """y = x Wᵀ + b     ∂L/∂x = g W     ∂L/∂W = gᵀ x     ∂L/∂b = Σ g over all rows
 
@@ -50,10 +51,10 @@ def linear(input: Array, weight: Array, bias: Array | None = None):
                          "needs input (..., I) and weight (O, I)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias {bias.shape} does not fit weight {weight.shape}; needs ({weight.shape[0]},)")
-    check_same_dtype("linear", input=input, weight=weight, bias=bias)
-    product = kernels_of(input).matmul
+    kernels = kernels_of(input)
+    product = kernels.matmul
     features, outputs = weight.shape[::-1]
-    count = input.size // features if features else 0
+    count = math.prod(input.shape[:-1])
     x = input.reshape(count, features)
     y = product(x, weight.T)
     if bias is not None:
@@ -68,6 +69,6 @@ def linear(input: Array, weight: Array, bias: Array | None = None):
         return product(g.reshape(count, outputs).T, x)
 
     def gradient_bias(g):
-        return g.reshape(count, outputs).sum(axis=0)
+        return kernels.sum_over(g.reshape(count, outputs), (0,)).reshape(outputs)
 
     return y.reshape(*input.shape[:-1], outputs), (gradient_input, gradient_weight, gradient_bias)

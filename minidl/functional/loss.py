@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import warnings
 
+from ..arrays import ARRAY, AS_FLOATS, FLOATS, check_same_dtype, promoted, refusal
 from ..autograd import differentiable, sum_to_shape
 from ..backend import Array, array_module, device_of, is_array
 from ..kernels import kernels_of
-from .arguments import check_reduction, check_same_dtype
+from .arguments import check_reduction
 
 
-@differentiable
+@differentiable(input=FLOATS, target=ARRAY, weight=FLOATS, widen=True)
 def cross_entropy(
     input: Array,
     target: Array,
@@ -37,7 +38,7 @@ def cross_entropy(
     """
     xp, kernels = array_module(input), kernels_of(input)
     z = _class_axis_second("cross_entropy", input)
-    log_a = kernels.log_softmax(z, 1)
+    log_a = kernels.log_softmax(z, (1,))
     if target.dtype.kind in "iu" and weight is None and not label_smoothing:
         labels, count = _labels("cross_entropy", input, target, ignore_index, reduction)
         value, share = _reduce(kernels.label_losses(log_a, labels, ignore_index), reduction, count, input.shape)
@@ -47,11 +48,11 @@ def cross_entropy(
 
         return value, (gradient,)
     y, count = _target_shares("cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing)
-    losses = -(y * xp.where(y == 0, 0, log_a)).sum(axis=1)
+    losses = -_sum_of_classes(y * xp.where(y == 0, 0, log_a))
     value, share = _reduce(losses, reduction, count, input.shape)
 
     def gradient_input(g):
-        return (share(g) * (xp.exp(log_a) * y.sum(axis=1, keepdims=True) - y)).reshape(input.shape)
+        return (share(g) * (xp.exp(log_a) * kernels.sum_over(y, (1,)) - y)).reshape(input.shape)
 
     def gradient_target(g):
         scale = (1 - label_smoothing) * (1.0 if weight is None else weight[:, None])
@@ -60,7 +61,7 @@ def cross_entropy(
     return value, (gradient_input, gradient_target)
 
 
-@differentiable
+@differentiable(input=FLOATS, target=ARRAY, weight=FLOATS, widen=True)
 def nll_loss(
     input: Array, target: Array, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ):
@@ -73,12 +74,12 @@ def nll_loss(
         raise TypeError(f"nll_loss: labels must be whole numbers; got dtype {target.dtype}")
     x = _class_axis_second("nll_loss", input)
     y, count = _target_shares("nll_loss", input, target, weight, ignore_index, reduction, 0.0)
-    losses = -(y * array_module(input).where(y == 0, 0, x)).sum(axis=1)
+    losses = -_sum_of_classes(y * array_module(input).where(y == 0, 0, x))
     value, share = _reduce(losses, reduction, count, input.shape)
     return value, (lambda g: (share(g) * -y).reshape(input.shape), None)
 
 
-@differentiable
+@differentiable(input=FLOATS, target=FLOATS, weight=AS_FLOATS, widen=True)
 def binary_cross_entropy(input: Array, target: Array, weight: Array | None = None, *, reduction: str = "mean"):
     """L = −(y log p + (1 − y) log(1 − p))     ∂L/∂p = (p − y) / (p (1 − p))     ∂L/∂y = log(1 − p) − log p
 
@@ -104,7 +105,7 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
     return value, (gradient_input, gradient_target)
 
 
-@differentiable
+@differentiable(input=FLOATS, target=FLOATS, weight=AS_FLOATS, pos_weight=AS_FLOATS, widen=True)
 def binary_cross_entropy_with_logits(
     input: Array,
     target: Array,
@@ -139,13 +140,16 @@ def binary_cross_entropy_with_logits(
     return value, (gradient_input, gradient_target)
 
 
-@differentiable
+@differentiable(input=ARRAY, target=ARRAY, widen=True)
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean"):
     """L = (x − y)²     ∂L/∂x = 2 (x − y)     ∂L/∂y = −2 (x − y)
 
     `input` and `target` of one shape; others broadcast with a warning, since that is rarely meant.
     Raises ValueError for a mean over no samples.
     """
+    if input.dtype.kind != "f" and target.dtype.kind != "f":
+        raise refusal("mse_loss", "input", input)
+    input, target = promoted(input, target)
     if input.shape != target.shape:
         warnings.warn(f"mse_loss: input {input.shape} and target {target.shape} differ and are broadcast; "
                       "make their shapes equal", stacklevel=3)
@@ -177,6 +181,8 @@ def _labels(
     samples = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
     flat = (1, 1) if input.ndim == 1 else (input.shape[0], math.prod(input.shape[2:]))
     check_reduction(operation, reduction, math.prod(samples))
+    if operation == "cross_entropy" and target.shape == input.shape and target.dtype.kind != "f":
+        raise refusal(operation, "a target of the input's shape", target)  # it holds probabilities
     if target.dtype.kind not in "iu":
         raise TypeError(f"{operation}: labels must be whole numbers (or, in cross_entropy, probabilities of shape "
                         f"{input.shape}); got dtype {target.dtype} and shape {target.shape}")
@@ -208,7 +214,6 @@ def _target_shares(
     classes = input.shape[0] if input.ndim == 1 else input.shape[1]
     if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{operation}: weight must have shape ({classes},), one value a class; got {weight.shape}")
-    check_same_dtype(operation, input=input, weight=weight)
     if not 0 <= smoothing <= 1:
         raise ValueError(f"{operation}: label_smoothing is a share between 0 and 1; got {smoothing}")
     if target.dtype.kind == "f" and target.shape == input.shape:
@@ -216,18 +221,24 @@ def _target_shares(
         y, count = _class_axis_second(operation, target), float(input.size // max(classes, 1))
         check_reduction(operation, reduction, int(count))
         if smoothing:
-            y = y * (1 - smoothing) + smoothing / classes
+            y = y * (1 - smoothing) + smoothing / (classes or 1)
         return (y if weight is None else y * weight[:, None]), count
     labels, count = _labels(operation, input, target, ignore_index, reduction)
     counted = (labels != ignore_index)[:, None]
     chosen = (labels[:, None] == array_module(input).arange(classes)[:, None]) & counted
     y = chosen.astype(input.dtype)
     if smoothing:
-        y = (y * (1 - smoothing) + smoothing / classes) * counted
+        y = (y * (1 - smoothing) + smoothing / (classes or 1)) * counted
     if weight is not None:
         y = y * weight[:, None]
-        count = _divisor(operation, (chosen * weight[:, None]).sum(), ignore_index, reduction)
+        total = kernels_of(weight).sum_over(chosen * weight[:, None], (0, 1, 2)).reshape(())
+        count = _divisor(operation, total, ignore_index, reduction)
     return y.astype(input.dtype, copy=False), count
+
+
+def _sum_of_classes(values: Array) -> Array:
+    """(N, C, D) → (N, D)"""
+    return kernels_of(values).sum_over(values, (1,))[:, 0]
 
 
 def _reduce(losses: Array, reduction: str, count: Array, classes_of: tuple[int, ...] | None = None):
@@ -244,13 +255,13 @@ def _reduce(losses: Array, reduction: str, count: Array, classes_of: tuple[int, 
         scale = 1.0
     else:  # what a GPU counted stays there: to read it one would have to wait
         scale = (1 / count).astype(losses.dtype) if is_array(count) else 1 / float(count)
-    return losses.sum() * scale, lambda g: g * scale
+    total = kernels_of(losses).sum_over(losses, tuple(range(losses.ndim))).reshape(())
+    return total * scale, lambda g: g * scale
 
 
 def _check_pair(operation: str, input: Array, target: Array, reduction: str) -> None:
     if input.shape != target.shape:
         raise ValueError(f"{operation}: input {input.shape} and target {target.shape} must have the same shape")
-    check_same_dtype(operation, input=input, target=target)
     check_reduction(operation, reduction, input.size)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from ..arrays import BUFFER, FLOATS, check_same_dtype, remember_last
 from ..autograd import differentiable
 from ..backend import Array, array_module
 from ..kernels import kernels_of
-from .arguments import check_same_dtype, remember_last
 
 
-@differentiable
+@differentiable(input=FLOATS, widen=True)
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
     """y = x s^{−β}, s = k + (α / size) Σ x² over `size` neighbouring channels
     ∂L/∂xᵢ = gᵢ sᵢ^{−β} − (2αβ / size) xᵢ Σ gⱼ xⱼ sⱼ^{−β−1} over the channels j whose window holds i
@@ -30,7 +32,9 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     return y, (gradient,)
 
 
-@differentiable
+@differentiable(
+    input=FLOATS, running_mean=BUFFER, running_var=BUFFER, weight=FLOATS, bias=FLOATS, widen=True
+)
 def batch_norm(
     input: Array,
     running_mean: Array | None,
@@ -59,7 +63,9 @@ def batch_norm(
                              f"got {array.shape}")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
-    check_same_dtype("batch_norm", input=input, **given)
+    for name in ("running_mean", "running_var"):
+        if (statistics := given[name]) is not None and statistics.dtype != np.float16:
+            check_same_dtype("batch_norm", input=input, **{name: statistics})
     xp, kernels, x = array_module(input), kernels_of(input), input
     count = x.size // channels if channels else 0
     if training and count == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..arrays import FLOATS, NUMBERS
 from ..autograd import differentiable
 from ..backend import Array, array_module
 from ..kernels import kernels_of
@@ -16,7 +17,7 @@ from ..kernels.windows import Windows
 from .arguments import Pair, check_fits, check_images, pair
 
 
-@differentiable
+@differentiable(input=NUMBERS)
 def max_pool2d(
     input: Array,
     kernel_size: Pair,
@@ -26,6 +27,8 @@ def max_pool2d(
     ceil_mode: bool = False,
 ):
     """y = max of each window     ∂L/∂x = g at the first pixel (row by row) that equals the maximum, summed over windows
+
+    Of a window with NaN the maximum is NaN, and g goes to the last one, as in PyTorch.
 
     (N, C, H, W) → (N, C, OH, OW); `stride` defaults to `kernel_size`; padding is −∞ and at most half the kernel.
     Raises ValueError for options that make no sense or a kernel larger than the padded image.
@@ -41,7 +44,7 @@ def max_pool2d(
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient,)
 
 
-@differentiable
+@differentiable(input=FLOATS, widen=True)
 def avg_pool2d(
     input: Array,
     kernel_size: Pair,
@@ -81,7 +84,7 @@ def avg_pool2d(
     return y.reshape(input.shape[:-3] + y.shape[1:]), (gradient,)
 
 
-@differentiable
+@differentiable(input=FLOATS, widen=True)
 def adaptive_avg_pool2d(input: Array, output_size: Any):
     """y = mean of each of OH × OW windows     ∂L/∂x = Σ g / n over the windows that see x
 
@@ -93,14 +96,17 @@ def adaptive_avg_pool2d(input: Array, output_size: Any):
     wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     kept = tuple(n if o is None else o for o, n in zip(wanted, size)) + wanted[2:]
     out = pair("adaptive_avg_pool2d", "output_size", kept, 1)
-    xp = array_module(input)
+    if not images.size and len(images):
+        raise ValueError(f"adaptive_avg_pool2d: the images are empty, and have no mean; got shape {input.shape}")
+    xp, kernels = array_module(input), kernels_of(input)
     rows, columns = (
         [slice(i * n // o, -(-(i + 1) * n // o)) for i in range(o)] for n, o in zip(size, out)
     )
     y = xp.empty((*images.shape[:2], *out), input.dtype)
     for i, r in enumerate(rows):
         for j, c in enumerate(columns):
-            y[:, :, i, j] = images[:, :, r, c].mean(axis=(2, 3))
+            part = images[:, :, r, c]
+            y[:, :, i, j] = kernels.sum_over(part, (2, 3))[:, :, 0, 0] / (part.shape[2] * part.shape[3])
 
     shape, whole, batch = input.shape, images.shape, y.shape
 
@@ -126,8 +132,7 @@ def _windows(
     vertical, horizontal = padding
     windows = Windows(kernel, stride, ((vertical, vertical), (horizontal, horizontal)), dilation)
     if not ceil_mode:
-        check_fits(operation, input, windows)
-        return windows
+        return check_fits(operation, input, windows)
 
     def grown(axis: int) -> tuple[int, int]:
         n, reach, s, p = input.shape[-2 + axis], windows.reach[axis], stride[axis], padding[axis]
@@ -137,8 +142,7 @@ def _windows(
         return p, max(p, last * s + reach - n - p)
 
     windows = windows._replace(padding=(grown(0), grown(1)))
-    check_fits(operation, input, windows)
-    return windows
+    return check_fits(operation, input, windows)
 
 
 def _window_lengths(size: int, windows: Windows, axis: int, counted: int) -> list[int]:

@@ -1,78 +1,113 @@
-"""Reductions: many values to one, along the axes named in NumPy's way (`axis`, `keepdims`)."""
+"""Reductions: many values to one, along the axes named in NumPy's way (`axis`, `keepdims`).
+
+Whole numbers and bools are added up in int64, and have means and variances in float32.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 
+from ..arrays import ARRAY, AS_FLOATS
 from ..autograd import differentiable
 from ..backend import array_module
+from ..kernels import kernels_of
 
 
-def _axes(axis, ndim: int) -> tuple[int, ...]:
-    """`axis` as a tuple of non-negative axes; None means all of them."""
+def _axes(operation, axis, shape) -> tuple[int, ...]:
+    """`axis` as a tuple of different, non-negative axes; None means all of them."""
     if axis is None:
-        return tuple(range(ndim))
-    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+        return tuple(range(len(shape)))
+    try:
+        given = [operator.index(a) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
+    except TypeError:
+        raise TypeError(f"{operation}: axis must be a whole number or a tuple of them; got {axis!r}") from None
+    ndim = len(shape) or 1  # a number without axes counts as one axis of one value
+    if not all(-ndim <= a < ndim for a in given) or len({a % ndim for a in given}) < len(given):
+        raise ValueError(f"{operation}: axis={axis} does not name different axes of a tensor of shape {shape}")
+    return tuple(a % ndim for a in given) if shape else ()
 
 
-def _kept(array, axis, ndim: int):
-    """A reduced array with the reduced axes put back as 1, so that it broadcasts against the input."""
-    axes = _axes(axis, ndim)
-    shape = iter(array.shape if array.ndim < ndim else [n for a, n in enumerate(array.shape) if a not in axes])
-    return array.reshape([1 if a in axes else next(shape) for a in range(ndim)])
+def _without(array, axes, keepdims):
+    """What has the reduced axes as 1, without them unless `keepdims`."""
+    return array if keepdims else array.reshape([n for axis, n in enumerate(array.shape) if axis not in axes])
 
 
-@differentiable
+def _kept(shape, axes) -> tuple[int, ...]:
+    """`shape` with the reduced axes as 1: so a reduced array broadcasts against the input."""
+    return tuple(1 if axis in axes else n for axis, n in enumerate(shape))
+
+
+@differentiable(x=ARRAY)
 def sum(x, *, axis=None, keepdims=False):
     """Σ xᵢ     ∂L/∂xᵢ = g"""
-    xp, shape = array_module(x), x.shape
-    return x.sum(axis=axis, keepdims=keepdims), (lambda g: xp.broadcast_to(_kept(g, axis, len(shape)), shape),)
+    xp, shape, axes = array_module(x), x.shape, _axes("sum", axis, x.shape)
+    y = _without(kernels_of(x).sum_over(x, axes), axes, keepdims)
+    return y, (lambda g: xp.broadcast_to(g.reshape(_kept(shape, axes)), shape),)
 
 
-@differentiable
+@differentiable(x=AS_FLOATS, widen=True)
 def mean(x, *, axis=None, keepdims=False):
     """(1/n) Σ xᵢ     ∂L/∂xᵢ = g / n"""
-    xp, shape, size = array_module(x), x.shape, x.size
-    y = x.mean(axis=axis, keepdims=keepdims)
+    xp, shape, axes = array_module(x), x.shape, _axes("mean", axis, x.shape)
+    y = _without(_mean(x, axes), axes, keepdims)
+    count = math.prod(shape[a] for a in axes)
     # A copy, since g / n is no view of g and what broadcast_to gives cannot be written to.
-    return y, (lambda g: xp.broadcast_to(_kept(g * (g.size / (size or 1)), axis, len(shape)), shape).copy(),)
+    return y, (lambda g: xp.broadcast_to(g.reshape(_kept(shape, axes)) * (1 / (count or 1)), shape).copy(),)
 
 
-@differentiable
+@differentiable(x=AS_FLOATS, widen=True)
 def var(x, *, axis=None, ddof=0, keepdims=False):
-    """(1/(n − ddof)) Σ (xᵢ − x̄)²     ∂L/∂xᵢ = g · 2 (xᵢ − x̄) / (n − ddof)"""
-    y = x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+    """(1/(n − ddof)) Σ (xᵢ − x̄)²     ∂L/∂xᵢ = g · 2 (xᵢ − x̄) / (n − ddof)
 
-    def gradient(g):
-        degrees = x.size / g.size - ddof
-        return _kept(g, axis, x.ndim) * (2 / degrees) * (x - x.mean(axis=axis, keepdims=True))
+    NaN where n is at most `ddof`.
+    """
+    shape, axes = x.shape, _axes("var", axis, x.shape)
+    centred = x - _mean(x, axes)
+    degrees = math.prod(shape[a] for a in axes) - ddof
+    share = 1 / degrees if degrees > 0 else math.nan
+    y = _without(kernels_of(x).sum_over(centred * centred, axes) * share, axes, keepdims)
+    return y, (lambda g: g.reshape(_kept(shape, axes)) * (2 * share) * centred,)
 
-    return y, (gradient,)
+
+def _mean(x, axes):
+    """The mean over `axes`, which stay as axes of length 1; NaN of nothing."""
+    count = math.prod(x.shape[a] for a in axes)
+    return kernels_of(x).sum_over(x, axes) / (count or math.nan)
 
 
-@differentiable
+@differentiable(x=ARRAY)
 def max(x, *, axis=None, keepdims=False):
-    """max xᵢ     ∂L/∂xᵢ = g for the first xᵢ that equals the maximum, 0 for all others"""
-    return _extremum(x, x.max(axis=axis, keepdims=keepdims), axis)
+    """max xᵢ     ∂L/∂xᵢ = g for the first xᵢ that equals the maximum, 0 for all others
+
+    NaN, if there is one, is the maximum. Raises ValueError for the maximum of nothing.
+    """
+    return _extremum("max", x, axis, keepdims)
 
 
-@differentiable
+@differentiable(x=ARRAY)
 def min(x, *, axis=None, keepdims=False):
-    """min xᵢ     ∂L/∂xᵢ = g for the first xᵢ that equals the minimum, 0 for all others"""
-    return _extremum(x, x.min(axis=axis, keepdims=keepdims), axis)
+    """min xᵢ     ∂L/∂xᵢ = g for the first xᵢ that equals the minimum, 0 for all others
+
+    NaN, if there is one, is the minimum. Raises ValueError for the minimum of nothing.
+    """
+    return _extremum("min", x, axis, keepdims)
 
 
-def _extremum(x, y, axis):
-    xp = array_module(x)
+def _extremum(operation, x, axis, keepdims):
+    xp, axes = array_module(x), _axes(operation, axis, x.shape)
+    if not math.prod(x.shape[a] for a in axes):
+        raise ValueError(f"{operation}: a tensor of shape {x.shape} is empty along axis {axis}: nothing has no "
+                         f"{operation}imum")
+    y = (x.max if operation == "max" else x.min)(axis=axes, keepdims=True)
 
     def gradient(g):
-        axes = _axes(axis, x.ndim)
         others = [a for a in range(x.ndim) if a not in axes]
         order = (*others, *axes)
-        found = (x == _kept(y, axis, x.ndim)).transpose(order)
+        found = ((x == y) | (x != x)).transpose(order)  # only NaN differs from itself
         rows = found.reshape(*found.shape[: len(others)], math.prod(found.shape[len(others) :]))
         first = rows.argmax(axis=-1)[..., None] == xp.arange(rows.shape[-1])
         inverse = sorted(range(x.ndim), key=order.__getitem__)
-        return _kept(g, axis, x.ndim) * first.reshape(found.shape).transpose(inverse)
+        return g.reshape(y.shape) * first.reshape(found.shape).transpose(inverse)
 
-    return y, (gradient,)
+    return _without(y, axes, keepdims), (gradient,)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..arrays import ARRAY, FLOATS, admitted
 from ..autograd import differentiable
 from ..backend import Array, generator
 from ..kernels import kernels_of
 
 
-@differentiable
+@differentiable(input=ARRAY)
 def dropout(input: Array, p: float = 0.5, training: bool = True, inplace: bool = False):
     """y = x m / (1 − p), with mᵢ = 0 at probability p, else 1     ∂L/∂x = g m / (1 − p)
 
@@ -19,6 +20,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, inplace: bool =
         raise ValueError(f"dropout: p is a probability; got {p}")
     if not training or p == 0:
         return input, (lambda g: g,)
+    admitted("dropout", "input", FLOATS, input)
     kernels, key = kernels_of(input), int(generator().integers(2**63))
 
     def drop(values):  # anew in the gradient, so that no mask is kept

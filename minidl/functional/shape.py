@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..autograd import Tensor, differentiable
-from ..backend import array_module, is_array, memory_order
+from ..arrays import full_as, promoted
+from ..autograd import Tensor, differentiable, index_parts
+from ..backend import array_module, device_of, is_array, memory_order
 from ..kernels import kernels_of
 
 
@@ -40,14 +41,16 @@ def transpose(x, *, axes=None):
 
 @differentiable
 def getitem(x, *, index):
-    """x[index]     ∂L/∂x = g at the chosen places, summed where a place was chosen more than once, 0 elsewhere"""
-    xp, shape = array_module(x), x.shape
-    parts = index if isinstance(index, tuple) else (index,)
-    plain = not any(is_array(part) or isinstance(part, list) for part in parts)  # then no place is chosen twice
-    places = tuple(part.copy() if is_array(part) or isinstance(part, list) else part for part in parts)
+    """x[index]     ∂L/∂x = g at the chosen places, summed where a place was chosen more than once, 0 elsewhere
+
+    `index` is what NumPy takes: whole numbers, slices, None, Ellipsis, bools; sequences, arrays or tensors of places.
+    """
+    xp, shape, index = array_module(x), x.shape, index_parts(index, device_of(x))
+    twice = any(is_array(part) and part.dtype != bool for part in index)  # a place may be chosen twice
+    places = tuple(part.copy() if is_array(part) else part for part in index)
 
     def gradient(g):
-        if not plain:
+        if twice:
             return kernels_of(g).scatter_add(g, places, shape)
         whole = xp.zeros_like(g, shape=shape)  # as g lies in memory: what is added to it later need not be turned over
         whole[places] = g
@@ -69,6 +72,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @differentiable
 def concatenate(*arrays, dim):
     """[x₁, x₂, …] side by side     ∂L/∂xᵢ = the part of g where xᵢ stands"""
+    arrays = promoted(*arrays)
     first = arrays[0].shape
     if not -len(first) <= dim < len(first):
         raise ValueError(f"cat: dim={dim} is not an axis of tensors of shape {first}")
@@ -123,7 +127,7 @@ def pad_constant(x, *, amounts, value):
                   for n, (before, after) in zip(x.shape, amounts))
     cropped = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, amounts))
     # As x lies in memory, or all that follows would have to be turned over.
-    y = xp.full_like(x, value, shape=tuple(n + before + after for n, (before, after) in zip(x.shape, amounts)))
+    y = full_as(x, value, shape=tuple(n + before + after for n, (before, after) in zip(x.shape, amounts)))
     y[grown] = x[cropped]
     shape = x.shape
 
@@ -143,21 +147,22 @@ _SOURCES = {
 """Which index of an axis of n values fills the place i, for i from −before to n + after − 1."""
 
 
-@differentiable
+@differentiable(widen=True)
 def pad_from_input(x, *, amounts, mode):
     """y[i] = x[source(i)] along each axis     ∂L/∂x[j] = Σ g[i] over all i with source(i) = j"""
     xp = array_module(x)
     sources = {}
     for axis, (before, after) in enumerate(amounts):
         n = x.shape[axis]
+        if before == after == 0:
+            continue
         if min(before, after) < 0 or max(before, after) > {"reflect": n - 1, "circular": n}.get(mode, before + after):
             raise ValueError(f"pad: mode {mode!r} cannot fill ({before}, {after}) around axis {axis} of size {n}")
-        if before or after:
-            sources[axis] = [_SOURCES[mode](i, n) for i in range(-before, n + after)]
+        sources[axis] = [_SOURCES[mode](i, n) for i in range(-before, n + after)]
     y, shapes = x, {}
     for axis, source in sources.items():
         shapes[axis] = y.shape
-        y = y.take(xp.asarray(source), axis=axis)
+        y = y[(slice(None),) * axis + (xp.asarray(source, dtype="int64"),)]
 
     def gradient(g):
         for axis in reversed(sources):

@@ -44,6 +44,25 @@ class Windows(NamedTuple):
         (h, w), (rh, rw), (sh, sw), ((top, bottom), (left, right)) = size, self.reach, self.stride, self.padding
         return (h + top + bottom - rh) // sh + 1, (w + left + right - rw) // sw + 1
 
+    def split(self) -> tuple[Windows, Windows]:
+        """Windows one row high, and windows one column wide: sums over both in turn are sums over these."""
+        (kh, kw), (sh, sw), (vertical, horizontal), (dh, dw) = self
+        return (Windows((1, kw), (1, sw), ((0, 0), horizontal), (1, dw)),
+                Windows((kh, 1), (sh, 1), (vertical, (0, 0)), (dh, 1)))
+
+    def each(self, size: tuple[int, int]) -> Iterator[tuple[int, int, slice, slice]]:
+        """For each window (i, j) over an image of `size` = (H, W): the rows and the columns that it sees."""
+        out = self.output_size(size)
+        for i in range(out[0]):
+            for j in range(out[1]):
+                yield i, j, self._seen(0, size[0], i), self._seen(1, size[1], j)
+
+    def _seen(self, axis: int, size: int, index: int) -> slice:
+        """What the window `index` along one axis of `size` pixels sees of them."""
+        start, step = index * self.stride[axis] - self.padding[axis][0], self.dilation[axis]
+        first = start if start >= 0 else start % step
+        return slice(first, max(first, min(start + self.reach[axis], size)), step)
+
     @lru_cache  # noqa: B019  (a tuple of numbers keeps nothing alive)
     def taps(self, size: tuple[int, int]) -> tuple[tuple[int, int, tuple[Any, ...], tuple[Any, ...]], ...]:
         """For each kernel offset (kh, kw): the index of the outputs it serves, that of the pixels of an image of

@@ -7,6 +7,7 @@ from .normalization import normalize_channels, normalize_channels_gradient, scal
 from .pointwise import pointwise
 from .pooling import max_pool2d, max_pool2d_gradient, sum_pool2d, sum_pool2d_gradient
 from .product import matmul
+from .reduction import sum_over
 from .response import local_response_norm, local_response_norm_gradient
 from .scatter import scatter_add
 from .threads import get_num_threads, parallel, set_num_threads, single_threaded_blas
@@ -16,6 +17,6 @@ __all__ = [
     "conv2d", "conv2d_bias_gradient", "conv2d_input_gradient", "conv2d_weight_gradient", "dropout", "get_num_threads",
     "label_losses", "label_losses_gradient", "local_response_norm", "local_response_norm_gradient", "log_softmax",
     "matmul", "max_pool2d", "max_pool2d_gradient", "normalize_channels", "normalize_channels_gradient", "parallel",
-    "pointwise", "scale_channels", "scatter_add", "set_num_threads", "sgd", "single_threaded_blas", "sum_pool2d",
-    "sum_pool2d_gradient",
+    "pointwise", "scale_channels", "scatter_add", "set_num_threads", "sgd", "single_threaded_blas", "sum_over",
+    "sum_pool2d", "sum_pool2d_gradient",
 ]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...arrays import in_float32
 from ...tasklocal import TaskLocal
 from ..windows import Windows
 from . import im2col, winograd
@@ -19,6 +20,7 @@ from .layout import blocks, by_channel, full
 from .threads import parallel
 
 ALGORITHMS = ("im2col", "winograd")
+FLOAT32 = np.dtype(np.float32)
 
 # What moving data costs, in multiply-adds of a large matrix product that take as long (2 cores, AVX-512).
 COLUMN = 10
@@ -36,23 +38,25 @@ def conv2d(
 ) -> np.ndarray:
     """x (N, C, H, W) * weight (K, C/groups, KH, KW) + bias (K) → (N, K, OH, OW)."""
     size = windows.output_size(x.shape[2:])
-    algorithm = _choose(len(x), weight.shape, size, windows, groups)
-    if not len(x):  # pixels of no images would have no size
-        return np.empty((0, len(weight), *size), x.dtype)
-    if algorithm == "winograd":
-        return winograd.conv2d(x, weight, windows, bias)
-    return im2col.conv2d(x, weight, windows, groups, bias)
+    algorithm = _choose(len(x), weight.shape, size, windows, groups, x.dtype)
+    if not len(x) or 0 in size:  # pixels of no images would have no size
+        return np.empty((len(x), len(weight), *size), x.dtype)
+    y = winograd.conv2d(x, weight, windows, bias) if algorithm == "winograd" else None
+    if y is None:
+        y = im2col.conv2d(x, weight, windows, groups, bias)
+    return y
 
 
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW)."""
     shape = (g.shape[1], x.shape[1] // groups, *windows.kernel)
-    algorithm = _choose(len(x), shape, g.shape[2:], windows, groups)
-    if not len(x):
+    algorithm = _choose(len(x), shape, g.shape[2:], windows, groups, x.dtype)
+    if not len(x) or 0 in g.shape[2:]:
         return np.zeros(shape, g.dtype)
-    if algorithm == "winograd":
-        return winograd.conv2d_weight_gradient(g, x, windows)
-    return im2col.conv2d_weight_gradient(g, x, windows, groups)
+    dw = winograd.conv2d_weight_gradient(g, x, windows) if algorithm == "winograd" else None
+    if dw is None:
+        dw = im2col.conv2d_weight_gradient(g, x, windows, groups)
+    return dw
 
 
 def conv2d_input_gradient(
@@ -65,6 +69,8 @@ def conv2d_input_gradient(
     """
     n, k, oh, ow = g.shape
     _, c, kh, kw = weight.shape
+    if 0 in (oh, ow):
+        return np.zeros((n, groups * c, *size), g.dtype)
     if (kh, kw) == (1, 1) and windows.stride != (1, 1) and not any(map(any, windows.padding)):
         dx = full((n, groups * c, *size), 0, g.dtype)  # the pixels between were not seen
         at_stride_1 = conv2d_input_gradient(g, weight, (oh, ow), windows._replace(stride=(1, 1)), groups)
@@ -73,7 +79,7 @@ def conv2d_input_gradient(
     turned, shape = windows.turned(), (groups * c, k // groups, kh, kw)
     col2im = n * oh * ow * c * kh * kw * (k + SCATTER * groups)
     if turned is None or (
-        _study.get().forced != "winograd" and col2im < min(costs(n, shape, size, turned, groups).values())
+        _study.get().forced != "winograd" and col2im < min(costs(n, shape, size, turned, groups, g.dtype).values())
     ):
         _note("im2col")
         return im2col.conv2d_input_gradient(g, weight, size, windows, groups)
@@ -81,6 +87,7 @@ def conv2d_input_gradient(
     return conv2d(g, filters.reshape(shape), turned, groups)
 
 
+@in_float32
 def conv2d_bias_gradient(g: np.ndarray) -> np.ndarray:
     """∂L/∂b (K): the sum of g (N, K, OH, OW) over images and positions."""
     gradients = by_channel(g)
@@ -90,7 +97,8 @@ def conv2d_bias_gradient(g: np.ndarray) -> np.ndarray:
 
 
 def costs(
-    batch: int, weight: tuple[int, ...], outputs: tuple[int, ...], windows: Windows, groups: int = 1
+    batch: int, weight: tuple[int, ...], outputs: tuple[int, ...], windows: Windows, groups: int = 1,
+    dtype: np.dtype = FLOAT32,
 ) -> dict[str, float]:
     """What each algorithm that applies costs, as multiply-adds of a matrix product.
 
@@ -100,7 +108,7 @@ def costs(
     oh, ow = outputs
     column = 0 if (kh, kw) == windows.stride == (1, 1) else COLUMN  # such an image is its own columns
     found: dict[str, float] = {"im2col": batch * oh * ow * c * kh * kw * (k + column * groups)}
-    if winograd.applies(windows, groups):
+    if winograd.applies(windows, groups, dtype):
         tiles = batch * -(-oh // winograd.OUTPUTS) * -(-ow // winograd.OUTPUTS)
         found["winograd"] = winograd.ENTRIES * (tiles * (c * k + TRANSFORM * (c + k) / 2) + FILTER * c * k)
     return found
@@ -123,9 +131,9 @@ def conv_algorithm(name: str | None = None) -> Iterator[list[str]]:
     """Have convolutions on the CPU and their gradients use the algorithm `name`, where it applies.
 
     It holds for the thread, or the asyncio task, that runs the block.
-    ``"im2col"`` (which col2im belongs to), ``"winograd"`` (3 × 3 at stride 1; im2col elsewhere), or None for the
-    cheaper one. The list that it gives fills with the names of those that ran:
-    ``with F.conv_algorithm() as ran: F.conv2d(x, w)``.
+    ``"im2col"`` (which col2im belongs to), ``"winograd"`` (3 × 3 at stride 1, of float32 and float64; im2col elsewhere,
+    and again where a result is not finite), or None for the cheaper one. The list that it gives fills with the names of
+    those that were chosen: ``with F.conv_algorithm() as ran: F.conv2d(x, w)``.
     Raises ValueError for another name.
     """
     if name is not None and name not in ALGORITHMS:
@@ -139,9 +147,9 @@ def conv_algorithm(name: str | None = None) -> Iterator[list[str]]:
 
 
 def _choose(
-    batch: int, weight: tuple[int, ...], outputs: tuple[int, ...], windows: Windows, groups: int
+    batch: int, weight: tuple[int, ...], outputs: tuple[int, ...], windows: Windows, groups: int, dtype: np.dtype
 ) -> str:
-    found = costs(batch, weight, outputs, windows, groups)
+    found = costs(batch, weight, outputs, windows, groups, dtype)
     forced = _study.get().forced
     if forced is not None:
         algorithm = forced if forced in found else "im2col"

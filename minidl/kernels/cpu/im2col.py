@@ -9,7 +9,9 @@ from itertools import product
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ...arrays import in_float32
 from ..windows import Windows
+from ..windows import im2col as whole_columns
 from .layout import as_numbers, as_pixels, batch_first, batch_last, cuts, padded, transposed
 from .threads import PRODUCT_BYTES, parallel
 
@@ -27,6 +29,7 @@ PARTS = 8
 """Into at least so many pieces a weight gradient is cut: work for as many threads."""
 
 
+@in_float32
 def conv2d(
     x: np.ndarray, weight: np.ndarray, windows: Windows, groups: int, bias: np.ndarray | None = None
 ) -> np.ndarray:
@@ -42,11 +45,12 @@ def conv2d(
         if bias is not None:
             outputs += bias.reshape(groups, k // groups, 1)[group]
 
-    work = patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
+    work = patches.size * n * (x.itemsize + PRODUCT_BYTES * (k // groups))
     parallel(multiply, product(range(groups), _tiles(patches[0], n, k // groups)), work)
     return batch_first(y.reshape(k, *size, n))
 
 
+@in_float32
 def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """∂L/∂W (K, C/groups, KH, KW) from g (N, K, OH, OW): the sum over tiles of im2col(X) · Gᵀ.
 
@@ -73,12 +77,13 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows, group
 
     # For a result of under 500 values matmul keeps the interpreter lock: threads would only wait for one another.
     slow = block * kh * kw * (k // groups) < 500
-    work = 0 if slow else patches.size * n * (x.itemsize + PRODUCT_BYTES * k // groups)
+    work = 0 if slow else patches.size * n * (x.itemsize + PRODUCT_BYTES * (k // groups))
     parallel(multiply, product(range(groups), blocks, range(parts)), work)
     total = sums[0] if parts == 1 else sums.sum(axis=0)
     return transposed(total.reshape(groups, -1, k // groups)).reshape(k, c, kh, kw)
 
 
+@in_float32
 def conv2d_input_gradient(
     g: np.ndarray, weight: np.ndarray, size: tuple[int, int], windows: Windows, groups: int
 ) -> np.ndarray:
@@ -108,16 +113,21 @@ def conv2d_input_gradient(
             image[..., pixels] += inside[j][..., outs]
 
     places = ((group, start, min(start + block, c)) for group in range(groups) for start in range(0, c, block))
-    parallel(multiply_and_add, places, groups * c * kh * kw * oh * ow * n * (g.itemsize + PRODUCT_BYTES * k // groups))
+    work = groups * c * kh * kw * oh * ow * n * (g.itemsize + PRODUCT_BYTES * (k // groups))
+    parallel(multiply_and_add, places, work)
     return batch_first(dx.reshape(groups * c, *size, n))
 
 
 def _patches(x: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
-    """Every window as a view: (groups, C/groups, KH, KW, OH, OW) pixels of the zero-padded images."""
+    """Every window: (groups, C/groups, KH, KW, OH, OW) pixels of the zero-padded images; a view where windows touch."""
     _, c, h, w = x.shape
+    if any(stride > reach for stride, reach in zip(windows.stride, windows.reach)):  # what lies between is not needed
+        columns = np.ascontiguousarray(whole_columns(x, windows).transpose(1, 2, 3, 4, 5, 0))
+        return as_pixels(columns).reshape(groups, c // groups, *columns.shape[1:5])
     image = as_pixels(padded(batch_last(x), windows.padding))
     if windows.kernel == windows.stride == (1, 1):
-        return image.reshape(groups, c // groups, 1, 1, 1, -1)  # one row, which can be cut anywhere
+        pixels = image.shape[1] * image.shape[2]  # as one row, which can be cut anywhere
+        return image.reshape(groups, c // groups, 1, 1, 1, pixels)
     channel, row, column = image.strides
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
     shape = groups, c // groups, *windows.kernel, *windows.output_size((h, w))
@@ -133,7 +143,7 @@ def _tiles(patches: np.ndarray, n: int, filters: int) -> list[Tile]:
     """Tiles of patches (C, KH, KW, OH, OW), of about the same size and even in number: two threads end together."""
     c, kh, kw, oh, ow = patches.shape
     size = TILE_BYTES if filters >= 16 else TILE_BYTES // 2
-    most = max(size // max(1, c * kh * kw * patches.itemsize), -(-FEWEST_COLUMNS // n))
+    most = max(1, size // max(1, c * kh * kw * patches.itemsize), -(-FEWEST_COLUMNS // n))
     down, across = -(-oh // max(1, most // ow)), -(-ow // most)
     if down * across % 2 and patches.size * patches.itemsize >= TILE_BYTES // 4:
         down, across = (down + 1, across) if down < oh else (down, min(across + 1, ow))

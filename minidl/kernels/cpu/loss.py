@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from .reduction import sum_over
 
-def log_softmax(z: np.ndarray, axis: int) -> np.ndarray:
-    """log aⱼ = zⱼ − log Σₖ e^{zₖ} along an axis."""
+
+def log_softmax(z: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """log aⱼ = zⱼ − log Σₖ e^{zₖ} along `axes`."""
     if not z.size:
-        return z
-    log_a = z - z.max(axis=axis, keepdims=True)
-    log_a -= np.log(np.exp(log_a).sum(axis=axis, keepdims=True))
+        return z.copy()
+    log_a = z - z.max(axis=axes, keepdims=True)
+    log_a -= np.log(sum_over(np.exp(log_a), axes))
     return log_a
 
 

@@ -1,6 +1,7 @@
-"""Pooling, tap by tap, a block of channels at a time: one pass per kernel offset over a block that stays in the cache.
+"""Pooling, a block of channels at a time, which stays in the cache: one pass over the block per kernel offset.
 
-What lies outside the image is never read: it acts as −∞ for the maximum and as 0 for the sum.
+Large windows are few, and then there is one pass per window. What lies outside the image is never read: it acts as −∞
+for the maximum and as 0 for the sum.
 """
 
 from __future__ import annotations
@@ -12,20 +13,29 @@ import numpy as np
 
 from ..windows import Windows
 from .layout import as_pixels, batch_first, batch_last, blocks, full, settle
+from .reduction import sum_over
 from .threads import parallel
 
 PASSES = 1
 """About how often one tap goes through an image."""
 
+SMALL = 9
+"""The most pixels of a window that are added up in one step; a larger window is added up by columns, then by rows."""
+
 
 def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
     """The largest value of each window, (N, C, H, W) → (N, C, OH, OW); NaN wherever a window holds one."""
     image, size = batch_last(x), windows.output_size(x.shape[2:])
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     y = np.empty((len(image), *size, len(x)), x.dtype)
 
     def pool(channels: slice) -> None:
-        best, values = y[channels], _sorted(image[channels], windows, -np.inf)
-        best[...] = -np.inf
+        if _is_large(windows, size):
+            for i, j, rows, columns in windows.each(x.shape[2:]):
+                y[channels, i, j] = image[channels, rows, columns].max(axis=(1, 2), initial=lowest)
+            return
+        best, values = y[channels], _sorted(image[channels], windows, lowest)
+        best[...] = lowest
         for tap in _taps(values, windows, size):
             np.maximum(best, tap, out=best)
 
@@ -35,19 +45,38 @@ def max_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
 
 
 def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Windows) -> np.ndarray:
-    """∂L/∂x of y = max_pool2d(x): each g goes to the first pixel of its window that equals the maximum."""
+    """∂L/∂x of y = max_pool2d(x): each g goes to the first pixel of its window that equals the maximum.
+
+    Of a window that holds NaN it goes to the last NaN, as in PyTorch.
+    """
     image, gradients, maxima = batch_last(x), batch_last(g), batch_last(y)
     dx = np.zeros_like(image)
+    bits = f"i{g.dtype.itemsize}"
+
+    def send(gradients: np.ndarray, hit: np.ndarray, total: np.ndarray) -> None:
+        # By bits: the product of an infinite g and a hit of 0 would be NaN.
+        total += np.bitwise_and(gradients.view(bits), -hit.astype(bits)).view(g.dtype)
 
     def scatter(channels: slice) -> None:
+        if _is_large(windows, g.shape[2:]):
+            for i, j, high, wide in windows.each(x.shape[2:]):
+                _add_to_maximum(gradients[channels, i, j], image[channels, high, wide], dx[channels, high, wide])
+            return
         values = _sorted(image[channels], windows, np.nan)  # what lies outside is never the maximum
         sums, undecided = np.zeros_like(values), np.ones_like(maxima[channels], bool)
-        taps = (_taps(array, windows, g.shape[2:]) for array in (values, sums))
-        for tap, total in zip(*taps):
+        totals = list(_taps(sums, windows, g.shape[2:]))
+        for tap, total in zip(_taps(values, windows, g.shape[2:]), totals):
             hit = tap == maxima[channels]
             hit &= undecided
             undecided ^= hit
-            total += gradients[channels] * hit
+            send(gradients[channels], hit, total)
+        if undecided.any():  # windows with NaN, which equals nothing
+            values = _sorted(image[channels], windows, -np.inf)
+            for tap, total in reversed(list(zip(_taps(values, windows, g.shape[2:]), totals))):
+                hit = np.isnan(tap)
+                hit &= undecided
+                undecided ^= hit
+                send(gradients[channels], hit, total)
         top, (h, w) = windows.padding[0][0], x.shape[2:]
         pixels, sorted_pixels = as_pixels(dx[channels]), as_pixels(sums)
         for remainder, places, columns in _by_remainder(w, windows.stride[1], windows.padding[1][0], sums.shape[3]):
@@ -57,6 +86,22 @@ def max_pool2d_gradient(g: np.ndarray, x: np.ndarray, y: np.ndarray, windows: Wi
     if x.size:
         parallel(scatter, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return batch_first(dx)
+
+
+def _is_large(windows: Windows, size: tuple[int, ...]) -> bool:
+    """Whether there are fewer windows than pixels in one."""
+    return prod(size) < prod(windows.kernel)
+
+
+def _add_to_maximum(g: np.ndarray, window: np.ndarray, dx: np.ndarray) -> None:
+    """Add g (C, N) to the pixel of dx (C, H, W, N) at which `window` is largest first, or NaN last."""
+    c, height, width, n = window.shape
+    if not window.size:
+        return
+    pixels = window.reshape(c, height * width, n)
+    last_nan = height * width - 1 - np.isnan(pixels[:, ::-1]).argmax(axis=1)
+    place = np.where(np.isnan(pixels).any(axis=1), last_nan, pixels.argmax(axis=1))
+    dx[np.arange(c)[:, None], place // width, place % width, np.arange(n)] += g
 
 
 def _sorted(image: np.ndarray, windows: Windows, outside: float) -> np.ndarray:
@@ -95,13 +140,20 @@ def _taps(values: np.ndarray, windows: Windows, size: tuple[int, ...]) -> Iterat
 
 def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
     """The sum of each window, (N, C, H, W) → (N, C, OH, OW)."""
+    if prod(windows.kernel) > SMALL and min(windows.kernel) > 1:
+        across, down = windows.split()
+        return sum_pool2d(sum_pool2d(x, across), down)
     x, size = settle(x), x.shape[2:]
-    taps = windows.taps(size)
-    y = full((*x.shape[:2], *windows.output_size(size)), 0, x.dtype)
+    out = windows.output_size(size)
+    y = full((*x.shape[:2], *out), 0, x.dtype)
 
     def pool(channels: slice) -> None:
-        for _, _, outputs, pixels in taps:
-            y[:, channels][outputs] += x[:, channels][pixels]
+        if _is_large(windows, out):
+            for i, j, rows, columns in windows.each(size):
+                y[:, channels, i, j] = sum_over(x[:, channels, rows, columns], (2, 3))[:, :, 0, 0]
+        else:
+            for _, _, outputs, pixels in windows.taps(size):
+                y[:, channels][outputs] += x[:, channels][pixels]
 
     parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return y
@@ -109,15 +161,22 @@ def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
 
 def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
     """∂L/∂x of y = sum_pool2d(x): each pixel gets the sum of g over the windows that see it."""
-    g, taps = settle(g), windows.taps(size)
+    if prod(windows.kernel) > SMALL and min(windows.kernel) > 1:
+        across, down = windows.split()
+        return sum_pool2d_gradient(sum_pool2d_gradient(g, (size[0], g.shape[3]), down), size, across)
+    g = settle(g)
     dx = full((*g.shape[:2], *size), 0, g.dtype)
     seen_once = all(stride >= reach for stride, reach in zip(windows.stride, windows.reach))
 
     def scatter(channels: slice) -> None:
         sums, gradients = dx[:, channels], g[:, channels]
+        if _is_large(windows, g.shape[2:]):
+            for i, j, rows, columns in windows.each(size):
+                sums[:, :, rows, columns] += gradients[:, :, i : i + 1, j : j + 1]
+            return
         if seen_once:
             sums, gradients = (as_pixels(array.transpose(1, 2, 3, 0)) for array in (sums, gradients))
-        for _, _, outputs, pixels in taps:
+        for _, _, outputs, pixels in windows.taps(size):
             if seen_once:
                 sums[pixels] = gradients[outputs]
             else:

@@ -45,13 +45,20 @@ PASSES = 4
 """About how often that goes through the tiles."""
 
 
-def applies(windows: Windows, groups: int) -> bool:
-    """Whether the algorithm is one for such windows: 3 × 3, one pixel apart."""
-    return windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1) and groups == 1
+def applies(windows: Windows, groups: int, dtype: np.dtype) -> bool:
+    """Whether the algorithm is one for such windows, 3 × 3 and one pixel apart, and for such numbers.
+
+    Its matrices hold fractions, and a tile adds its largest numbers to all others: float16 is too coarse.
+    """
+    fits = windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1) and groups == 1
+    return fits and dtype.char in "fd"
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray | None = None) -> np.ndarray:
-    """x (N, C, H, W) * weight (K, C, 3, 3) + bias → (N, K, OH, OW)."""
+def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray | None = None) -> np.ndarray | None:
+    """x (N, C, H, W) * weight (K, C, 3, 3) + bias → (N, K, OH, OW).
+
+    None if a result is not finite: the transforms carry an infinity or NaN to the whole tile, and overflow earlier.
+    """
     k, c = weight.shape[:2]
     y = np.empty((k, *windows.output_size(x.shape[2:]), len(x)), x.dtype)
     pixels = _whole_tiles(x, windows.padding, y.shape[1:3], INPUTS)
@@ -60,12 +67,13 @@ def conv2d(x: np.ndarray, weight: np.ndarray, windows: Windows, bias: np.ndarray
         images = _transformed(B2.T.astype(x.dtype), pixels, block, INPUTS)
         products = np.empty((ENTRIES, k, block.tiles), x.dtype)
         parallel(np.matmul, zip(filters, images, products), c * products.nbytes)
-        _put_back(products, y, block, bias)
+        if not _put_back(products, y, block, bias):
+            return None
     return batch_first(y)
 
 
-def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np.ndarray:
-    """∂L/∂W (K, C, 3, 3) from g (N, K, OH, OW)."""
+def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np.ndarray | None:
+    """∂L/∂W (K, C, 3, 3) from g (N, K, OH, OW); None if an entry is not finite."""
     (n, k, *size), c = g.shape, x.shape[1]
     pixels = _whole_tiles(x, windows.padding, size, INPUTS)
     outputs = _whole_tiles(g, ((0, 0), (0, 0)), size, OUTPUTS)
@@ -74,6 +82,8 @@ def conv2d_weight_gradient(g: np.ndarray, x: np.ndarray, windows: Windows) -> np
         images = _transformed(B2.T.astype(x.dtype), pixels, block, INPUTS)
         gradients = _transformed(A2.astype(x.dtype), outputs, block, OUTPUTS)
         parallel(_add_product, zip(total, gradients, images), c * gradients.nbytes)
+    if not _is_finite(total):
+        return None
     return matmul(total.reshape(ENTRIES, k * c).T, G2.astype(g.dtype)).reshape(k, c, 3, 3)
 
 
@@ -134,9 +144,16 @@ def _transformed(matrix: np.ndarray, pixels: np.ndarray, block: Block, side: int
     return transformed.reshape(ENTRIES, len(pixels), block.tiles)
 
 
-def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarray | None) -> None:
-    """Aᵀ products A + bias, each output at its place in y (K, OH, OW, N)."""
-    matrix = A2.T.astype(y.dtype)
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all are finite, and their squares do not overflow: a product of two vectors takes no time."""
+    flat = values.reshape(-1)
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.vdot(flat, flat)))
+
+
+def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarray | None) -> bool:
+    """Aᵀ products A + bias, each output at its place in y (K, OH, OW, N); whether they are finite."""
+    matrix, finite = A2.T.astype(y.dtype), []
     rows = y[:, block.first * OUTPUTS : (block.first + block.rows) * OUTPUTS]
 
     def transform(channels: slice) -> None:
@@ -144,6 +161,7 @@ def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarra
         outputs = (matrix @ products[:, channels].reshape(ENTRIES, -1)).reshape(len(matrix), len(part), block.tiles)
         if bias is not None:
             outputs += bias[channels, None]
+        finite.append(_is_finite(outputs))
         tiles = as_pixels(outputs.reshape(OUTPUTS, OUTPUTS, len(part), block.rows, block.across, block.images))
         whole = part if part.shape[1:3] == size else np.empty((len(part), *size, block.images), y.dtype)
         placed = as_pixels(whole).reshape(len(part), block.rows, OUTPUTS, block.across, OUTPUTS)
@@ -152,3 +170,4 @@ def _put_back(products: np.ndarray, y: np.ndarray, block: Block, bias: np.ndarra
             part[...] = whole[:, : part.shape[1], : part.shape[2]]
 
     parallel(transform, _chunks(len(y)), PASSES * products.nbytes)
+    return all(finite)

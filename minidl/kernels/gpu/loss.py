@@ -26,12 +26,12 @@ LABEL_LOSSES_GRADIENT = cupy.ElementwiseKernel(
 )
 
 
-def log_softmax(z: cupy.ndarray, axis: int) -> cupy.ndarray:
-    """log aⱼ = zⱼ − log Σₖ e^{zₖ} along an axis."""
+def log_softmax(z: cupy.ndarray, axes: tuple[int, ...]) -> cupy.ndarray:
+    """log aⱼ = zⱼ − log Σₖ e^{zₖ} along `axes`."""
     if not z.size:
-        return z
-    largest = z.max(axis=axis, keepdims=True)
-    return LOG_SOFTMAX(z, largest, SUM_EXP(z, largest, axis=axis, keepdims=True))
+        return z.copy()
+    largest = z.max(axis=axes, keepdims=True)
+    return LOG_SOFTMAX(z, largest, SUM_EXP(z, largest, axis=axes, keepdims=True))
 
 
 def label_losses(log_a: cupy.ndarray, labels: cupy.ndarray, ignored: int) -> cupy.ndarray:
