@@ -41,6 +41,11 @@ def is_array(value: Any) -> bool:
     return cupy is not None and isinstance(value, cupy.ndarray)
 
 
+def is_writeable(array: Array) -> bool:
+    """Whether the memory of `array` can be changed, unlike that of ``np.load(path, mmap_mode="r")``."""
+    return getattr(array.flags, "writeable", True)  # CuPy has no other arrays
+
+
 def memory_order(array: Array) -> list[int]:
     """The axes of an array as they lie in memory, the longest stride first."""
     return sorted(range(array.ndim), key=lambda axis: -array.strides[axis])

@@ -21,7 +21,7 @@ from .. import functional as F
 from ..autograd import Tensor, no_grad, observe_operations
 from ..backend import generator, get_device
 from ..io import write_atomically
-from ..nn import Module
+from ..nn import Module, Parameter
 from ..nn.module import keeping_modes
 from ..optim import SGD
 from .receptive_field import Field, field_after
@@ -255,7 +255,7 @@ class _Trace:
                             call.mult_adds, call.activation_bytes, call.field.size if call.field else None)
 
     def _enter(self, module: Module, inputs: tuple[Any, ...]) -> None:
-        own = [value for value in module._own_parameters().values() if value not in self.counted]
+        own = [value for value in module._own(Parameter).values() if value not in self.counted]
         self.counted.update(own)
         if self.running:
             self.running[-1].has_calls = True

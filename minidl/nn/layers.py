@@ -49,7 +49,7 @@ class Linear(Module):
         in_features, out_features = _positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = new_parameter(out_features, in_features)
-        self.bias = new_parameter(out_features) if bias else None
+        self.register_parameter("bias", new_parameter(out_features) if bias else None)
         _reset(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Conv2d(Module):
         self.padding_mode = padding_mode
         height, width = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.weight = new_parameter(out_channels, in_channels // groups, height, width)
-        self.bias = new_parameter(out_channels) if bias else None
+        self.register_parameter("bias", new_parameter(out_channels) if bias else None)
         _reset(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class ConvTranspose2d(Module):
         self.groups, self.dilation = groups, dilation
         height, width = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
         self.weight = new_parameter(in_channels, out_channels // groups, height, width)
-        self.bias = new_parameter(out_channels) if bias else None
+        self.register_parameter("bias", new_parameter(out_channels) if bias else None)
         _reset(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -213,8 +213,8 @@ class _BatchNorm(Module):
         (num_features,) = _positive(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = init.ones_(new_parameter(num_features)) if affine else None
-        self.bias = new_parameter(num_features) if affine else None
+        self.register_parameter("weight", init.ones_(new_parameter(num_features)) if affine else None)
+        self.register_parameter("bias", new_parameter(num_features) if affine else None)
         buffers = {"running_mean": np.zeros(num_features, np.float32), "running_var": np.ones(num_features, np.float32),
                    "num_batches_tracked": np.zeros((), np.int64)}
         for name, array in buffers.items():
