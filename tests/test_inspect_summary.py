@@ -253,6 +253,110 @@ def test_no_peak_where_the_batch_cannot_be_trained_on():
     assert dl.summary(model, (4,), 2).training_peak_bytes > 0
 
 
+def test_no_peak_where_nothing_can_learn_and_everything_is_counted():
+    frozen, plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()).requires_grad_(False), nn.Conv2d(1, 1, 1)
+    seen = dl.summary(frozen, (1, 4, 4))
+    assert (seen.total_params, seen.total_mult_adds, seen.training_peak_bytes) == (20, 2 * 4 * 9, None)
+    with dl.no_grad():
+        seen = dl.summary(plain, (1, 4, 4))
+        assert not dl.is_grad_enabled()
+    assert (seen.total_params, seen.total_mult_adds, seen.training_peak_bytes) == (2, 16, None)
+    frozen[0].bias.requires_grad_()
+    assert dl.summary(frozen, (1, 4, 4)).training_peak_bytes > 0
+    assert not tracemalloc.is_tracing()
+
+
+OUTPUTS = {
+    "tensor": lambda y: y, "list": lambda y: [y, y], "dict": lambda y: {"out": y, "other": None},
+    "tuples of tuples": lambda y: ((None, (y, y)), y), "scores without classes": lambda y: y[:, 0],
+    "a loss": lambda y: y.mean(), "a list of losses": lambda y: [y.mean(), y],
+    "None": lambda y: None, "a number": lambda y: 3.0, "nothing": lambda y: [],
+}
+SHAPES = dict.fromkeys(OUTPUTS, (2, 3)) | {
+    "scores without classes": (2,), "a loss": (), "a list of losses": (), "None": (), "a number": (), "nothing": ()}
+
+
+class Answers(nn.Module):
+    """A model that answers with what `wrap` makes of the output of its one layer."""
+
+    def __init__(self, wrap):
+        self.layer, self.scale, self.wrap = nn.Linear(4, 3), nn.Parameter(np.ones(1, np.float32)), wrap
+
+    def forward(self, x):
+        return self.wrap(self.layer(x) * self.scale)
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_a_model_may_answer_with_anything(what):
+    seen = dl.summary(Answers(OUTPUTS[what]), (4,), batch_size=2)
+    assert (seen.total_params, seen.total_mult_adds, seen.total_neurons) == (16, 2 * 12, 3)
+    assert {layer.name: layer.output_shape for layer in seen.layers} == {"": SHAPES[what], "layer": (2, 3)}
+    assert (seen.training_peak_bytes is None) == (what in ("None", "a number", "nothing"))
+    assert "layer" in str(seen) and "layer" in seen._repr_html_()
+
+
+def test_a_models_own_criterion_gets_its_whole_output():
+    class Own(Answers):
+        def criterion(self, output, labels):
+            assert labels.shape == (2,)
+            return F.cross_entropy(output["out"], labels)
+
+    assert dl.summary(Own(lambda y: {"out": y}), (4,), batch_size=2).training_peak_bytes > 0
+
+
+def test_a_model_without_parameters_is_counted():
+    seen = dl.summary(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), (1, 4, 4))
+    assert (seen.total_params, seen.training_peak_bytes, seen.layers[-1].output_shape) == (0, None, (1, 4))
+
+
+def test_an_error_that_the_model_catches_does_not_confuse_the_rows():
+    class Tries(nn.Module):
+        def __init__(self):
+            self.wrong, self.right = nn.Sequential(nn.Linear(5, 1)), nn.Linear(4, 3)
+
+        def forward(self, x):
+            try:
+                return self.wrong(x)
+            except ValueError:
+                return self.right(x)
+
+    seen = dl.summary(Tries(), (4,))
+    assert [(layer.name, layer.mult_adds) for layer in seen.layers if layer.mult_adds] == [("right", 12)]
+
+
+@pytest.mark.parametrize("where", ["forward", "training", "deepcopy"])
+def test_whatever_a_model_raises_it_and_python_are_left_as_they_were(where):
+    class Fails(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(2, 2)
+            self.register_buffer("count", dl.tensor(0))
+
+        def forward(self, x):
+            self.count = self.count + 1
+            generator().standard_normal(3)
+            if where == "forward" or (where == "training" and self.layer.training):
+                raise KeyboardInterrupt if where == "forward" else KeyError
+            return self.layer(x)
+
+        def __deepcopy__(self, memo):
+            if where == "deepcopy":
+                raise TypeError
+            twin = Fails()
+            memo[id(self)] = twin
+            return twin
+
+    model = Fails()
+    count, random = model.count, generator().bit_generator.state
+    if where == "forward":
+        with pytest.raises(KeyboardInterrupt):
+            dl.summary(model, (2,))
+    else:
+        assert dl.summary(model, (2,)).training_peak_bytes is None
+    assert model.count is count and count.item() == 0 and model.training and model.layer.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert generator().bit_generator.state == random and not tracemalloc.is_tracing() and dl.is_grad_enabled()
+
+
 # How it looks
 
 LECTURE = """

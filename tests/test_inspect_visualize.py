@@ -163,3 +163,9 @@ def test_a_mistake_leaves_no_hook_and_where_nothing_is_recorded_there_is_no_way_
 def test_a_square_that_does_not_fit_is_refused(size, stride):
     with pytest.raises(ValueError, match=mentions(size, "3 × 5")):
         occlusion(nn.Linear(15, 2), np.zeros((1, 1, 3, 5)), [0], size, stride)
+
+
+def test_a_model_without_parameters_is_looked_into_as_well():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    likely = occlusion(model, np.ones((1, 2, 4, 4)), np.array([0]), size=4)
+    np.testing.assert_allclose(likely, [[[0.5]]], rtol=1e-6)

@@ -1,5 +1,6 @@
 """Modules own, name, save and print their parts as PyTorch's do; layers compute what PyTorch's compute."""
 
+import ast
 import copy
 import functools
 import operator
@@ -245,6 +246,8 @@ REFUSED = {
     "BatchNorm2d(0)": ("num_features", "0"),
     "Dropout(1.5)": ("1.5",),
     "Dropout(-0.1)": ("-0.1",),
+    "ReflectionPad2d(1.5)": ("padding", "1.5"),
+    "ConstantPad2d((1, 2, None, 1), 0.0)": ("padding", "(1, 2, None, 1)"),
 }
 
 
@@ -258,6 +261,22 @@ def test_sizes_may_be_numpy_integers():
     layer = nn.Linear(np.prod((2, 3)), np.int64(4))
     assert layer.weight.shape == (4, 6) and repr(layer) == "Linear(6, 4)"
     assert nn.Conv2d(np.int32(1), 2, np.int64(3)).weight.shape == (2, 1, 3, 3)
+
+
+class NumpyNumbers(ast.NodeTransformer):
+    """Writes np.int64(2) for 2 and np.float64(0.5) for 0.5."""
+
+    def visit_Constant(self, node):
+        kind = {int: "int64", float: "float64"}.get(type(node.value))
+        return ast.parse(f"np.{kind}({node.value!r})", mode="eval").body if kind else node
+
+
+@pytest.mark.parametrize("text, shape", LAYERS.items(), ids=LAYERS)
+def test_options_may_be_numpy_numbers(text, shape):
+    layer = eval(ast.unparse(NumpyNumbers().visit(ast.parse(text))), {"np": np, **vars(nn)})
+    assert repr(layer) == text
+    y = layer(dl.tensor(numbers(*shape, dtype=np.float32)))
+    assert y.dtype == np.float32 and y.shape == make(text)(dl.tensor(numbers(*shape, dtype=np.float32))).shape
 
 
 # Losses

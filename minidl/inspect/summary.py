@@ -10,7 +10,7 @@ import copy
 import os
 import tracemalloc
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,9 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import Tensor, no_grad, observe_operations
-from ..backend import generator, get_device
 from ..io import write_atomically
 from ..nn import Module, Parameter
-from ..nn.module import keeping_modes
+from ..nn.module import dtype_and_device, leaving_as_found
 from ..optim import SGD
 from .receptive_field import Field, field_after
 
@@ -165,9 +164,13 @@ def summary(model: Module, input_size: Sequence[int], batch_size: int = 1, measu
     """Send `batch_size` images of `input_size` = (C, H, W) through `model`, and count what each layer does.
 
     Layers run as in evaluation, and the model stays as it is: no statistics move. Its hooks run once. Containers keep
-    their mode, so a GoogLeNet in training mode shows its auxiliary heads. `measure_peak` also runs two training steps
-    of a copy, with momentum, and takes the second's peak of array memory by `tracemalloc`; it is None on a GPU, and
-    where the batch cannot be trained on, as one value a channel under batch normalisation.
+    their mode, so a GoogLeNet in training mode shows its auxiliary heads. A module may return a tensor, or tuples,
+    lists and dicts of them: its row shows the first.
+
+    `measure_peak` also runs two training steps of a copy, with momentum, and takes the second's peak of array memory by
+    `tracemalloc`. The loss is the model's `criterion(output, labels)` if it has one, else the cross-entropy of the
+    first tensor, or its sum if it has no classes. The peak is None on a GPU, and where no step can be made: all
+    parameters are frozen, recording is off, or the copy raises an error, as batch normalisation does of one image.
 
     Raises ValueError for a `batch_size` below 1 or an `input_size` that is none, and what the model raises for such an
     input.
@@ -176,13 +179,10 @@ def summary(model: Module, input_size: Sequence[int], batch_size: int = 1, measu
         raise ValueError(f"summary: batch_size must be at least 1; got {batch_size}")
     if not isinstance(input_size, (tuple, list)) or not 1 <= len(input_size) <= 3:
         raise ValueError(f"summary: input_size is (C, H, W) of one image, without the batch; got {input_size!r}")
-    random = generator().bit_generator.state
-    try:
+    with leaving_as_found(model):
         x = _images(model, input_size, batch_size)
         trace = _Trace(model, x)
         peak = _training_peak(model, x) if measure_peak else None
-    finally:
-        generator().bit_generator.state = random
     parameters = list(model.named_parameters())
     return Summary(
         type(model).__name__, (batch_size, *input_size), tuple(trace.layers()),
@@ -203,8 +203,7 @@ def _idle(parameters: Sequence[tuple[str, Any]], counted: set[Any]) -> tuple[str
 
 
 def _images(model: Module, input_size: Sequence[int], batch_size: int) -> Tensor:
-    first = next(model.parameters(), None)
-    dtype, device = (np.dtype("float32"), get_device()) if first is None else (first.dtype, first.device)
+    dtype, device = dtype_and_device(model)
     values = np.random.default_rng(0).standard_normal((batch_size, *input_size)).astype(dtype)
     return Tensor(values).to(device)
 
@@ -225,7 +224,10 @@ class _Call:
 
 
 class _Trace:
-    """Runs a model once, and notes the calls of its modules, with the operations that each itself performs."""
+    """Runs a model once, and notes the calls of its modules, with the operations that each itself performs.
+
+    Leaves its layers in evaluation mode.
+    """
 
     def __init__(self, model: Module, x: Tensor):
         self.names = {module: name for name, module in model.named_modules()}
@@ -238,7 +240,7 @@ class _Trace:
         hooks = [hook for module in model.modules() for hook in
                  (module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave))]
         try:
-            with keeping_modes(model), no_grad(), observe_operations(self._observe):
+            with no_grad(), observe_operations(self._observe):
                 for module in self.names:
                     if next(module.children(), None) is None:
                         module.training = False
@@ -263,9 +265,10 @@ class _Trace:
         self.calls.append(self.running[-1])
 
     def _leave(self, module: Module, inputs: tuple[Any, ...], output: Any) -> None:
-        call = self.running.pop()
-        first = output[0] if isinstance(output, tuple) else output
-        if isinstance(first, Tensor):
+        while (call := self.running.pop()).module is not module:
+            pass  # one that raised an error, which was caught above it
+        first = _first_tensor(output)
+        if first is not None:
             call.output_shape, call.field = first.shape, self._field_of(first)
 
     def _observe(self, operation: str, arguments: dict[str, Any], result: Tensor) -> None:
@@ -292,6 +295,14 @@ class _Trace:
         return seen if reference is not None and reference() is tensor else None
 
 
+def _first_tensor(output: Any) -> Tensor | None:
+    """The first tensor of an output, in tuples, lists and dicts of any depth."""
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((found for part in parts if (found := _first_tensor(part)) is not None), None)
+
+
 def _tensors(arguments: dict[str, Any]) -> list[Tensor]:
     values = [value for given in arguments.values() for value in (given if isinstance(given, tuple) else (given,))]
     return [value for value in values if isinstance(value, Tensor)]
@@ -316,15 +327,15 @@ def _kind(module: Module) -> str:
     if "kernel_size" not in options:
         return type(module).__name__
     size, stride = options["kernel_size"], options.get("stride") or 1
-    text = f"{type(module).__name__} {_by(size if isinstance(size, tuple) else (size, size))}"
-    text += f"/{stride if isinstance(stride, int) else _by(stride)}" if stride not in (1, (1, 1)) else ""
+    text = f"{type(module).__name__} {_by(size if isinstance(size, (tuple, list)) else (size, size))}"
+    text += f"/{_by(stride) if isinstance(stride, (tuple, list)) else stride}" if stride not in (1, (1, 1)) else ""
     return text + (f" in {options['groups']} groups" if options.get("groups", 1) > 1 else "")
 
 
 def _training_peak(model: Module, x: Tensor) -> int | None:
     """The most that arrays took while a copy of `model` was trained for a step, momentum there from the step before.
 
-    None on a GPU, whose memory `tracemalloc` does not see.
+    None on a GPU, whose memory `tracemalloc` does not see, and where no step can be made.
     """
     if x.device != "cpu":
         return None
@@ -336,23 +347,26 @@ def _training_peak(model: Module, x: Tensor) -> int | None:
         trained = copy.deepcopy(model).train()
         for module in trained.modules():
             module._forward_hooks = module._forward_pre_hooks = ()
-        criterion = getattr(trained, "criterion", F.cross_entropy)
         optimizer = SGD(trained.parameters(), lr=0.0, momentum=0.9)
         for _ in range(2):
             tracemalloc.reset_peak()
             optimizer.zero_grad()
-            _loss(trained, criterion, x).backward()
+            _loss(trained, x).backward()
             optimizer.step()
         return tracemalloc.get_traced_memory()[1] - before + x.data.nbytes
-    except ValueError:
+    except Exception:  # of the model, which need not be one to train: its forward pass above went well
         return None
     finally:
         if not tracing:
             tracemalloc.stop()
 
 
-def _loss(model: Module, criterion: Any, x: Tensor) -> Tensor:
+def _loss(model: Module, x: Tensor) -> Tensor:
     output = model(x)
-    logits = output[0] if isinstance(output, tuple) else output
-    labels = np.zeros((len(logits), *logits.shape[2:]), np.int64)
-    return criterion(output, Tensor(labels).to(logits.device))
+    first = _first_tensor(output)
+    if first is None:
+        raise ValueError("the model's output has no tensor")
+    labels = Tensor(np.zeros((*first.shape[:1], *first.shape[2:]), np.int64)).to(first.device)
+    if hasattr(model, "criterion"):
+        return model.criterion(output, labels)
+    return F.cross_entropy(first, labels) if first.ndim > 1 else first.sum()

@@ -12,7 +12,7 @@ from .. import functional as F
 from ..autograd import Node, Tensor, is_grad_enabled, no_grad
 from ..backend import Array, array_module, to_device
 from ..nn import Module
-from ..nn.module import keeping_modes
+from ..nn.module import dtype_and_device, keeping_modes
 
 
 def deconvnet(model: Module, image: Any, layer: str, channel: int, position: tuple[int, int] | None = None) -> Tensor:
@@ -110,6 +110,6 @@ def _likelihoods(output: Any, classes: np.ndarray) -> np.ndarray:
 
 def _pixels(model: Module, images: Any) -> Array:
     """Images as an array of the dtype and on the device of the model's weights."""
-    weight = next(model.parameters())
+    dtype, device = dtype_and_device(model)
     values = images.data if isinstance(images, Tensor) else np.asarray(images)
-    return to_device(values, weight.device).astype(weight.dtype)
+    return to_device(values, device).astype(dtype)

@@ -36,6 +36,15 @@ def _positive(layer: str, **counts: int) -> Iterator[int]:
         yield int(count)
 
 
+def _plain(*options: Any) -> Iterator[Any]:
+    """Options with plain numbers for NumPy's and tuples for lists, so that a layer prints as its constructor reads."""
+    for value in options:
+        if isinstance(value, (tuple, list)):
+            yield tuple(_plain(*value))
+        else:
+            yield value.item() if isinstance(value, np.generic) else value
+
+
 def _kernel(layer: str, value: Pair) -> Pair:
     """`kernel_size` in plain integers, one or two as given, so that the layer's repr reads like its constructor."""
     both = pair(layer, "kernel_size", value, 1)
@@ -86,8 +95,8 @@ class Conv2d(Module):
             raise ValueError(f"Conv2d: padding={padding!r} goes with padding_mode='zeros'; "
                              f"give numbers for {padding_mode!r}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.padding_mode = padding_mode
+        self.stride, self.padding, self.dilation = _plain(stride, padding, dilation)
+        self.groups, self.padding_mode = groups, padding_mode
         height, width = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.weight = new_parameter(out_channels, in_channels // groups, height, width)
         self.register_parameter("bias", new_parameter(out_channels) if bias else None)
@@ -124,8 +133,8 @@ class ConvTranspose2d(Module):
             raise ValueError(f"ConvTranspose2d: groups={groups} must divide in_channels={in_channels} and "
                              f"out_channels={out_channels}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.padding, self.output_padding = stride, padding, output_padding
-        self.groups, self.dilation = groups, dilation
+        self.stride, self.padding, self.output_padding = _plain(stride, padding, output_padding)
+        (self.dilation,), self.groups = _plain(dilation), groups
         height, width = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
         self.weight = new_parameter(in_channels, out_channels // groups, height, width)
         self.register_parameter("bias", new_parameter(out_channels) if bias else None)
@@ -148,8 +157,8 @@ class MaxPool2d(Module):
         dilation: Pair = 1,
         ceil_mode: bool = False,
     ):
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, ceil_mode
+        self.kernel_size, self.stride, self.padding = _plain(kernel_size, stride, padding)
+        self.dilation, self.ceil_mode = _plain(dilation, ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -167,8 +176,10 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ):
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.ceil_mode, self.count_include_pad, self.divisor_override = ceil_mode, count_include_pad, divisor_override
+        self.kernel_size, self.stride, self.padding = _plain(kernel_size, stride, padding)
+        self.ceil_mode, self.count_include_pad, self.divisor_override = _plain(
+            ceil_mode, count_include_pad, divisor_override
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -181,7 +192,7 @@ class AdaptiveAvgPool2d(Module):
     """The mean of each of a fixed number of windows, for any input size. `F.adaptive_avg_pool2d`."""
 
     def __init__(self, output_size: Any):
-        self.output_size = output_size
+        (self.output_size,) = _plain(output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
@@ -191,7 +202,7 @@ class LocalResponseNorm(Module):
     """Normalisation over neighbouring channels. `F.local_response_norm`, which divides `alpha` by `size`."""
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size, self.alpha, self.beta, self.k = _plain(size, alpha, beta, k)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
@@ -211,7 +222,7 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ):
         (num_features,) = _positive(type(self).__name__, num_features=num_features)
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features, self.eps, self.momentum = _plain(num_features, eps, momentum)
         self.affine, self.track_running_stats = affine, track_running_stats
         self.register_parameter("weight", init.ones_(new_parameter(num_features)) if affine else None)
         self.register_parameter("bias", new_parameter(num_features) if affine else None)
@@ -257,7 +268,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability; got {p}")
-        self.p, self.inplace = p, inplace
+        self.p, self.inplace = _plain(p, inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
@@ -291,7 +302,7 @@ class Softmax(Module):
     """Logits to probabilities along `dim`. `F.softmax`."""
 
     def __init__(self, dim: int):
-        self.dim = dim
+        (self.dim,) = _plain(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, self.dim)
@@ -301,7 +312,7 @@ class LogSoftmax(Module):
     """Logits to log-probabilities along `dim`. `F.log_softmax`."""
 
     def __init__(self, dim: int):
-        self.dim = dim
+        (self.dim,) = _plain(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.log_softmax(x, self.dim)
@@ -311,7 +322,7 @@ class Flatten(Module):
     """Axes `start_dim` to `end_dim` joined into one: (N, C, H, W) → (N, C·H·W) by default."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim, self.end_dim = _plain(start_dim, end_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.flatten(x, start_dim=self.start_dim, end_dim=self.end_dim)
@@ -327,19 +338,23 @@ class Identity(Module):
 class _Pad2d(Module):
     """Padding of the last two axes by (left, right, top, bottom), or the same amount on all four sides; `F.pad`."""
 
-    _mode: str
+    _mode = "constant"
+    value: float | None = None
 
     def __init__(self, padding: int | tuple[int, int, int, int]):
-        self.padding = padding
+        (self.padding,) = _plain(padding)
+        amounts = self.padding if isinstance(self.padding, tuple) else (self.padding,)
+        if not all(type(amount) is int for amount in amounts):
+            raise TypeError(f"{type(self).__name__}: padding must be a whole number, or (left, right, top, bottom); "
+                            f"got {padding!r}")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (self.padding,) * 4 if isinstance(self.padding, int) else self.padding, self._mode)
+        amounts = self.padding if isinstance(self.padding, tuple) else (self.padding,) * 4
+        return F.pad(x, amounts, self._mode, self.value)
 
 
 class ZeroPad2d(_Pad2d):
     """A frame of zeros, (left, right, top, bottom) wide. `F.pad`."""
-
-    _mode = "constant"
 
 
 class ReflectionPad2d(_Pad2d):
@@ -360,11 +375,9 @@ class CircularPad2d(_Pad2d):
     _mode = "circular"
 
 
-class ConstantPad2d(Module):
+class ConstantPad2d(_Pad2d):
     """A frame of `value`, (left, right, top, bottom) wide. `F.pad`."""
 
     def __init__(self, padding: int | tuple[int, int, int, int], value: float):
-        self.padding, self.value = padding, value
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (self.padding,) * 4 if isinstance(self.padding, int) else self.padding, value=self.value)
+        super().__init__(padding)
+        (self.value,) = _plain(value)

@@ -529,6 +529,14 @@ def _owner(array: Array) -> Array:
     return array
 
 
+def dtype_and_device(model: Module) -> tuple[np.dtype, str]:
+    """Those of the first parameter of floats; float32 and the default device for a model without any."""
+    for parameter in model.parameters():
+        if parameter.dtype.kind == "f":
+            return parameter.dtype, parameter.device
+    return np.dtype(np.float32), get_device()
+
+
 def new_parameter(*shape: int) -> Parameter:
     """A float32 parameter on the default device, to be filled by an initialiser."""
     return Parameter(to_device(np.zeros(shape, np.float32), get_device()))
