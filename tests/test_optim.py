@@ -1,5 +1,6 @@
 """SGD takes PyTorch's steps, in place and resumably; clipping keeps the direction and min(norm, bound) (D6)."""
 
+import copy
 import math
 
 import numpy as np
@@ -482,6 +483,187 @@ def test_a_refused_group_is_not_added():
     assert len(optimizer.param_groups) == 1
 
 
+@pytest.mark.parametrize("wrong", ["0.1", None, [0.1], np.array([0.1, 0.2]), True, 1j, Tensor(np.ones(2))], ids=repr)
+def test_a_rate_is_one_number(wrong):
+    with pytest.raises(ValueError, match="lr must be a number ≥ 0; got"):
+        SGD(parameters(), lr=wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, lambda x: np.array([x]), lambda x: Tensor(np.array(x)),
+                                  lambda x: Tensor(np.array([x]))])
+def test_a_rate_may_be_any_kind_of_number(kind):
+    plain, other = parameters(), parameters()
+    train(SGD(plain, lr=0.25, momentum=0.5), plain, range(2))
+    train(SGD(other, lr=kind(0.25), momentum=kind(0.5)), other, range(2))
+    assert_bit_identical(values(plain), values(other))
+
+
+@pytest.mark.parametrize("params", [3, None, type("Net", (), {})()], ids=["number", "None", "network"])
+def test_what_holds_no_parameters_is_said(params):
+    with pytest.raises(TypeError, match=r"got a \w+\. Of a network, pass network.parameters\(\)"):
+        SGD(params)
+
+
+# A step that cannot be taken, of the second of two groups
+
+def read_only(group):
+    group["params"][1].data.flags.writeable = False
+
+
+NOT_READY = {
+    "read-only memory": (read_only, ValueError, r"parameter 2, of shape \(3,\), is in read-only memory"),
+    "gradient of another shape": (lambda group: setattr(group["params"][1], "grad", Tensor(np.ones(1, np.float32))),
+                                  ValueError, r"parameter 2, of shape \(3,\), .* \.grad of shape \(1,\)"),
+    "gradient of another dtype": (lambda group: setattr(group["params"][1], "grad", Tensor(np.ones(3))), TypeError,
+                                  r"parameter 2, of shape \(3,\), is float32, and its \.grad float64"),
+    "gradient that is an array": (lambda group: setattr(group["params"][1], "grad", np.ones(3, np.float32)), TypeError,
+                                  r"parameter 2.* has a ndarray as its \.grad; .* minidl\.tensor"),
+    "parameter that is none": (lambda group: group["params"].append("w"), TypeError, "parameter 3 is a str"),
+    "rate": (lambda group: group.update(lr="0.1"), ValueError, "lr must be a number ≥ 0; got '0.1'"),
+    "negative rate": (lambda group: group.update(lr=-1.0), ValueError, "lr must be a number ≥ 0; got -1.0"),
+    "momentum": (lambda group: group.update(momentum=math.nan), ValueError, "momentum must be a number ≥ 0; got nan"),
+    "dampening": (lambda group: group.update(dampening=None), ValueError, "dampening must be a number; got None"),
+    "nesterov": (lambda group: group.update(nesterov=True, momentum=0.0), ValueError, "nesterov=True needs momentum"),
+    "option that is gone": (lambda group: group.pop("weight_decay"), ValueError, "lacks weight_decay"),
+    "maximize": (lambda group: group.update(maximize=True), ValueError, "maximize=True"),
+}
+
+
+@pytest.mark.parametrize("spoil, error, message", NOT_READY.values(), ids=NOT_READY)
+def test_a_step_that_cannot_be_taken_changes_no_parameter(spoil, error, message):
+    params = parameters(shapes=[(2,), (3,), (3,)])
+    optimizer = SGD([{"params": params[:1]}, {"params": params[1:]}], lr=0.1, momentum=0.9)
+    train(optimizer, params, range(1))
+    before, buffers = values(params), copy.deepcopy([optimizer.state[p]["momentum_buffer"] for p in params])
+    versions = [param.version.count for param in params]
+    spoil(optimizer.param_groups[1])
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert_bit_identical(values(params), before)
+    assert_bit_identical([optimizer.state[param]["momentum_buffer"] for param in params], buffers)
+    assert [param.version.count for param in params] == versions
+
+
+def test_memory_mapped_weights_are_not_trained_and_a_copy_is(tmp_path):
+    np.save(tmp_path / "w.npy", np.ones(3, np.float32))
+    weights = np.load(tmp_path / "w.npy", mmap_mode="r")
+    for array in (weights, weights.copy()):
+        param = Tensor(array, requires_grad=True)
+        give([param], [np.ones(3, np.float32)])
+        if array is weights:
+            with pytest.raises(ValueError, match="read-only memory, as of np.load"):
+                SGD([param], lr=0.5).step()
+        else:
+            SGD([param], lr=0.5).step()
+            assert param.data.tolist() == [0.5] * 3
+
+
+def test_state_of_another_shape_is_said_at_the_step():
+    [param] = parameters(shapes=[(3,)])
+    optimizer = SGD([param], lr=0.1, momentum=0.9)
+    train(optimizer, [param], range(1))
+    param.data = np.ones(4, np.float32)
+    give([param], [np.ones(4, np.float32)])
+    with pytest.raises(ValueError, match=r"of shape \(4,\), cannot be changed by its momentum_buffer of shape \(3,\)"):
+        optimizer.step()
+    assert param.data.tolist() == [1] * 4
+
+
+# Half precision
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1000.0])
+@pytest.mark.parametrize("options", [{"lr": 0.1}, {"lr": 1e-8}, {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
+                                     {"lr": 0.01, "momentum": 0.9, "nesterov": True}], ids=str)
+def test_half_precision_steps_are_pytorchs(options, scale):
+    torch = pytest.importorskip("torch")
+    half = [Tensor(np.zeros(500, np.float16)), *parameters(np.float16, [(500,)])]
+    theirs = [torch.tensor(param.data) for param in half]
+    optimizer, reference = SGD(half, **options), torch.optim.SGD(theirs, **options)
+    for step in range(5):
+        give(half, [gradient * np.float16(scale) for gradient in gradients(step, half)])
+        for tensor, param in zip(theirs, half, strict=True):
+            tensor.grad = torch.tensor(param.grad.data)
+        optimizer.step()
+        reference.step()
+    for param, tensor in zip(half, theirs, strict=True):
+        assert param.dtype == optimizer.state[param].get("momentum_buffer", param.data).dtype == np.float16
+        expected = tensor.numpy().astype(np.float64)
+        tolerance = 2e-3 * np.abs(expected).max() + 2e-7  # three steps of the smallest numbers
+        np.testing.assert_allclose(param.data, expected, rtol=2e-3, atol=tolerance)
+
+
+# Loading damaged state
+
+class Counts(Optimizer):
+    """Remembers counts of several kinds beside an array."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self):
+        for _, params in self.updates():
+            for param in params:
+                self.state[param] = {"step": np.float32(3001), "whole": np.array(70_000), "steps": 3001,
+                                     "moment": np.ones(param.shape, np.float64)}
+
+
+def test_counts_are_not_rounded_to_the_parameters_dtype():
+    [param] = parameters(np.float16, [(2, 3)])
+    optimizer, other = Counts([param]), Counts([param])
+    give([param], gradients(0, [param]))
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0] |= {"step": np.array(3001, np.float32), "tensor": Tensor(np.ones((2, 3)))}
+    other.load_state_dict(saved)
+    state = other.state[param]
+    assert (state["step"], state["whole"], state["steps"]) == (3001, 70_000, 3001)
+    assert state["whole"].dtype == np.int64 and state["step"].dtype == np.float32
+    for name in ("moment", "tensor"):
+        assert type(state[name]) is np.ndarray and state[name].dtype == np.float16
+    other.step()
+
+
+def test_pytorchs_own_state_is_taken_without_conversion():
+    torch = pytest.importorskip("torch")
+    params = parameters(shapes=[(), (3,)])
+    theirs = [torch.tensor(param.data) for param in params]
+    for tensor in theirs:
+        tensor.grad = torch.ones_like(tensor)
+    reference = torch.optim.SGD(theirs, momentum=0.9)
+    reference.step()
+    optimizer = SGD(params)
+    optimizer.load_state_dict(reference.state_dict())
+    for param in params:
+        np.testing.assert_array_equal(optimizer.state[param]["momentum_buffer"], np.ones(param.shape, np.float32))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda saved: None, lambda saved: [saved], lambda saved: {**saved, "state": [1]},
+    lambda saved: {**saved, "state": {0: 3}}, lambda saved: {**saved, "param_groups": 3},
+    lambda saved: {**saved, "param_groups": [3]}, lambda saved: {**saved, "param_groups": [{"lr": 0.1}]},
+    lambda saved: changed_group(saved, params=[0, 0]), lambda saved: changed_group(saved, params=[0, [1]]),
+    lambda saved: changed_group(saved, params=3), lambda saved: changed_group(saved, lr="x"),
+    lambda saved: changed_group(saved, lr=None), lambda saved: changed_group(saved, momentum=-0.9),
+    lambda saved: changed_group(saved, nesterov=True, dampening=0.5), lambda saved: changed_group(saved, maximize=True),
+    lambda saved: {**saved, "state": {1: {"momentum_buffer": np.array(["a", "b", "c"])}}},
+    lambda saved: {**saved, "state": {**saved["state"], 1: {"momentum_buffer": np.ones(4)}}},
+])
+def test_a_damaged_state_is_refused_and_changes_nothing(damage):
+    params = parameters(shapes=[(2,), (3,)])
+    optimizer = SGD(params, lr=0.1, momentum=0.9)
+    train(optimizer, params, range(1))
+    saved, before = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError):
+        optimizer.load_state_dict(damage(saved))
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"] and list(after["state"]) == list(before["state"])
+    assert_bit_identical(*([state["momentum_buffer"] for state in side["state"].values()] for side in (after, before)))
+
+
+def changed_group(saved, **changes):
+    return {**saved, "param_groups": [{**saved["param_groups"][0], **changes}]}
+
+
 # Clipping (D6)
 
 def flat(params):
@@ -524,6 +706,46 @@ def test_a_float32_gradient_whose_squares_overflow():
     norm = np.linalg.norm(flat(params))
     assert clip_grad_norm_(params, 2.0) == pytest.approx(norm, rel=1e-6)
     assert np.linalg.norm(flat(params)) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_half_precision_gradient_has_the_norm_of_its_numbers():
+    params = exploded(100.0, np.float16)
+    params.append(Tensor(np.zeros(10_000, np.float16)))
+    params[-1].grad = Tensor(np.full(10_000, 60_000, np.float16))  # a norm of 6·10⁶, which half precision does not hold
+    expected, before = np.linalg.norm(flat(params)), flat(params)
+    assert clip_grad_norm_(params, 0.5) == pytest.approx(expected, rel=1e-12)
+    assert {param.grad.dtype for param in params} == {np.dtype(np.float16)}
+    np.testing.assert_allclose(flat(params), before * 0.5 / expected, rtol=1e-3, atol=6e-8)
+
+
+@pytest.mark.parametrize("size", [1, 2**18 - 1, 2**18, 10**6 + 3])
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_the_norm_of_many_entries_is_that_of_all(size, p):
+    """Added up one by one in float32, a million squares are off in the third digit."""
+    param = Tensor(np.zeros(size, np.float32))
+    param.grad = Tensor(np.full(size, 0.1, np.float32))
+    exact = float(np.float32(0.1)) * (1 if p == math.inf else size ** (1 / p))
+    assert clip_grad_norm_(param, math.inf, p) == pytest.approx(exact, rel=1e-9)
+
+
+def test_an_empty_gradient_adds_nothing():
+    params = exploded(1.0)
+    norms = [clip_grad_norm_(params, 1e9, p) for p in (0.5, 2.0, math.inf)]
+    params.append(Tensor(np.zeros((0, 3))))
+    params[-1].grad = Tensor(np.zeros((0, 3)))
+    assert [clip_grad_norm_(params, 1e9, p) for p in (0.5, 2.0, math.inf)] == norms
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm_, clip_grad_value_])
+def test_what_cannot_be_clipped_is_said_and_nothing_is_clipped(clip):
+    params = exploded(1.0)
+    before = flat(params)
+    params[2].grad.data.flags.writeable = False
+    with pytest.raises(ValueError, match="gradient of parameter 2 is in read-only memory"):
+        clip(params, 0.1)
+    with pytest.raises(TypeError, match=r"parameter 1 is a str. Of a network, pass network.parameters\(\)"):
+        clip([params[0], "w"], 0.1)
+    np.testing.assert_array_equal(flat(params), before)
 
 
 def test_a_gradient_that_is_not_finite():

@@ -1,5 +1,6 @@
 """Each schedule follows its formula, and PyTorch to 12 digits; saved and loaded it goes on as if never stopped."""
 
+import copy
 import json
 import math
 
@@ -371,15 +372,15 @@ def test_a_schedule_of_ones_own():
         (lambda optimizer: ReduceLROnPlateau(optimizer, factor=1.5), "factor must be below 1, .* got 1.5"),
         (lambda optimizer: ReduceLROnPlateau(optimizer, mode="down"), "mode must be one of 'min', 'max'; got 'down'"),
         (lambda optimizer: ReduceLROnPlateau(optimizer, threshold_mode="x"), "threshold_mode must be .* got 'x'"),
-        (lambda optimizer: ReduceLROnPlateau(optimizer, min_lr=[0.1, 0.1]), "min_lr must be .* group, 1; got 2"),
+        (lambda optimizer: ReduceLROnPlateau(optimizer, min_lr=[0.1, 0.1]), r"min_lr must be .* group, 1; got \[0.1"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0), "give total_steps, or epochs and steps_per_epoch"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0, epochs=3), "give total_steps, or epochs and steps_per_epoch"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0, total_steps=0), "total_steps must be positive; got 0"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0, epochs=-1, steps_per_epoch=3), "epochs must be positive; got -1"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0, 9, pct_start=1.5), "pct_start .* from 0 to 1; got 1.5"),
         (lambda optimizer: OneCycleLR(optimizer, 1.0, 9, anneal_strategy="exp"), "must be one of .* got 'exp'"),
-        (lambda optimizer: OneCycleLR(optimizer, [1.0, 2.0], 9), "max_lr must be .* group, 1; got 2"),
-        (lambda optimizer: OneCycleLR(optimizer, 1.0, 9, base_momentum=[0.8] * 3), "base_momentum must be .* got 3"),
+        (lambda optimizer: OneCycleLR(optimizer, [1.0, 2.0], 9), r"max_lr must be .* group, 1; got \[1.0, 2.0\]"),
+        (lambda optimizer: OneCycleLR(optimizer, 1.0, 9, base_momentum=[0.8] * 3), r"base_momentum must be .* 1; got"),
     ],
 )
 def test_bad_options(make, message):
@@ -412,6 +413,58 @@ def test_another_schedules_state_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match="lacks T_max, eta_min; was it saved by a CosineAnnealingLR"):
         schedule.load_state_dict(StepLR(sgd(0.1), 3).state_dict())
     assert schedule.state_dict() == before
+
+
+DAMAGED = [math.nan, None, "x", [], [0.1, None], {}, True]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_damaged_state_is_refused_and_changes_nothing(name):
+    """Every value of the state in turn, by everything that it cannot be."""
+    schedule, saved = MAKERS[name](sgd(0.1, 0.4)), MAKERS[name](sgd(0.1, 0.4))
+    go(saved, 0, 3)
+    before = copy.deepcopy(schedule.state_dict()), copy.deepcopy(schedule.optimizer.state_dict())
+    for key, right in saved.state_dict().items():
+        for wrong in DAMAGED:
+            if wrong == right or (key in ("milestones", "_last_lr") and wrong == []):
+                continue  # that may well be one
+            with pytest.raises(ValueError, match="saved"):
+                schedule.load_state_dict({**saved.state_dict(), key: wrong})
+                pytest.fail(f"{key}={wrong!r} was loaded")
+    for key in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
+        if key in before[0]:
+            with pytest.raises(ValueError, match=f"{key} must be a whole number of at least 0; got -2"):
+                schedule.load_state_dict({**saved.state_dict(), key: -2})
+    for wrong in (None, [1], "state"):
+        with pytest.raises(ValueError, match="not a schedule's state_dict"):
+            schedule.load_state_dict(wrong)
+    assert (schedule.state_dict(), schedule.optimizer.state_dict()) == before
+    schedule.load_state_dict(saved.state_dict())
+    assert schedule.state_dict() == saved.state_dict()
+
+
+@pytest.mark.parametrize("name, key, wrong", [
+    ("StepLR", "step_size", 0), ("CosineAnnealingLR", "T_max", -3), ("ReduceLROnPlateau", "mode", "down"),
+    ("ReduceLROnPlateau", "threshold_mode", "x"), ("ReduceLROnPlateau", "factor", 2.0),
+    ("OneCycleLR", "anneal_strategy", "exp"), ("OneCycleLR", "rates", ["initial_lr", "max_lr", "no_lr"]),
+    ("OneCycleLR", "times", [0.0, 3.0]), ("OneCycleLR", "total_steps", 1),
+])
+def test_a_saved_option_that_makes_no_sense_is_refused(name, key, wrong):
+    schedule = {"OneCycleLR": lambda: OneCycleLR(sgd(0.1), 1.0, 12)}.get(name, lambda: MAKERS[name](sgd(0.1, 0.4)))()
+    go(schedule, 0, 3)
+    before = copy.deepcopy(schedule.state_dict())
+    assert key in before
+    with pytest.raises(ValueError, match="saved state cannot be gone on from"):
+        schedule.load_state_dict({**before, key: wrong})
+    assert schedule.state_dict() == before
+
+
+def test_a_loaded_state_shares_no_lists_with_the_saved_one():
+    schedule, saved = (MultiStepLR(sgd(0.1), [2, 4]) for _ in range(2))
+    state = saved.state_dict()
+    schedule.load_state_dict(state)
+    state["milestones"].append(9)
+    assert schedule.milestones == [2, 4]
 
 
 def test_a_group_added_too_late_is_said():

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ..autograd import Tensor
-from ..backend import is_array, to_device
+from ..backend import DeviceError, device_of, is_array, is_writeable, to_device
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 class Optimizer:
     """Parameters in groups, each group with its own options; a subclass adds `step`. As `torch.optim.Optimizer`.
+
+    A subclass takes what `step` changes from `updates`, and may check options in `check_options`.
 
     `params` are tensors, or dicts ``{"params": tensors, "lr": 0.01, ...}`` whose options override
     `defaults`. `param_groups` is the list of those dicts, complete, and may be changed between steps;
@@ -23,8 +29,10 @@ class Optimizer:
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]):
-        if isinstance(params, (Tensor, set)):
-            raise TypeError(f"{type(self).__name__} takes a list of tensors or of dicts; got a {type(params).__name__}")
+        if isinstance(params, (Tensor, set)) or not isinstance(params, Iterable):
+            raise TypeError(f"{type(self).__name__} takes a list of tensors or of dicts; got a "
+                            f"{type(params).__name__}. Of a network, pass network.parameters()")
+        self.check_options(defaults)
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -53,7 +61,12 @@ class Optimizer:
             if param in seen:
                 raise ValueError(f"parameter {index}, of shape {param.shape}, was already given; list each one once")
             seen.add(param)
-        self.param_groups.append({**self.defaults, **group, "params": params})
+        group = {**self.defaults, **group, "params": params}
+        self.check_options(group)
+        self.param_groups.append(group)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError for options of a group that make no sense, such as a negative rate; by default none do."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients (`.grad` becomes None), or fill them with zeros in place."""
@@ -68,6 +81,52 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient, in place."""
         raise NotImplementedError(f"{type(self).__name__} has no step()")
+
+    def updates(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
+        """Each group, with those of its parameters that have a gradient, after a look at all that `step` will need.
+
+        Raises ValueError for bad options, for a gradient or state of another shape and for read-only memory; TypeError
+        for what is not a tensor, and for a gradient of another dtype; DeviceError for a gradient or state on another
+        device.
+        """
+        found: list[tuple[dict[str, Any], list[Tensor]]] = []
+        index = 0
+        for group in self.param_groups:
+            self._check_group(group, "a parameter group")
+            ready = []
+            for param in group["params"]:
+                if not isinstance(param, Tensor):
+                    raise TypeError(f"an optimizer changes tensors; parameter {index} is a {type(param).__name__}")
+                if param.grad is not None:
+                    self._check_ready(param, f"parameter {index}, of shape {param.shape},")
+                    ready.append(param)
+                index += 1
+            found.append((group, ready))
+        return found
+
+    def _check_group(self, group: Mapping[str, Any], what: str) -> None:
+        if missing := sorted({"params", *self.defaults} - group.keys()):
+            raise ValueError(f"{what} lacks {', '.join(missing)}, an option of {type(self).__name__}")
+        self.check_options(group)
+
+    def _check_ready(self, param: Tensor, which: str) -> None:
+        w = param.data
+        if not isinstance(param.grad, Tensor):
+            raise TypeError(f"{which} has a {type(param.grad).__name__} as its .grad; make a tensor of it with "
+                            "minidl.tensor(...)")
+        if not is_writeable(w):
+            raise ValueError(f"{which} is in read-only memory, as of np.load(path, mmap_mode='r'), and cannot be "
+                             "changed; make it of a copy: nn.Parameter(array.copy())")
+        if param.grad.dtype != w.dtype:
+            raise TypeError(f"{which} is {w.dtype}, and its .grad {param.grad.dtype}; convert one of them with "
+                            ".to(dtype)")
+        state = {name: value for name, value in self.state.get(param, {}).items() if is_array(value) and value.ndim}
+        for name, array in {".grad": param.grad.data, **state}.items():
+            if array.shape != w.shape:
+                raise ValueError(f"{which} cannot be changed by its {name} of shape {array.shape}")
+            if device_of(array) != device_of(w):
+                raise DeviceError(f"{which} is on {device_of(w)!r}, and its {name} on {device_of(array)!r}; move the "
+                                  "network first, then make the optimizer")
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": {index: {name: array}}, "param_groups": [{"params": [indices], ...}]}``, as in PyTorch.
@@ -85,17 +144,15 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Copy in a `state_dict`, converted to each parameter's dtype and device; the next step then continues from it.
 
-        Raises ValueError, and changes nothing, if it belongs to other groups, shapes or options.
+        Whole numbers keep their dtype, and so does ``"step"``, PyTorch's count of steps. Raises ValueError, and changes
+        nothing, if it belongs to other groups, shapes or options, or is damaged.
         """
-        if missing := sorted({"state", "param_groups"} - state_dict.keys()):
-            raise ValueError(f"this is no optimizer's state: it lacks {', '.join(missing)}")
-        groups, saved = self.param_groups, state_dict["param_groups"]
+        groups, saved = self.param_groups, _saved_groups(state_dict)
         sizes, saved_sizes = ([len(group["params"]) for group in side] for side in (groups, saved))
         if sizes != saved_sizes:
             raise ValueError(f"the saved groups have {saved_sizes} parameters, those of this optimizer have {sizes}")
         for group in saved:
-            if missing := sorted(self.defaults.keys() - group.keys()):
-                raise ValueError(f"a saved group lacks {', '.join(missing)}; was it saved by a {type(self).__name__}?")
+            self._check_group(group, "a saved group")
         owners = {
             index: param
             for group, saved_group in zip(groups, saved, strict=True)
@@ -105,11 +162,16 @@ class Optimizer:
         for index, values in state_dict["state"].items():
             if index not in owners:
                 raise ValueError(f"there is saved state for parameter {index!r}, which is in none of the saved groups")
+            if not isinstance(values, Mapping):
+                raise ValueError(f"the saved state of parameter {index} must be a dict; got {values!r}")
             param = owners[index]
             for name, value in values.items():
-                state[param][name] = _copy_for(param, value, f"{name} of parameter {index}")
+                state[param][name] = _copy_for(param, name, value, f"{name} of parameter {index}")
         self.state = state
-        self.param_groups = [{**new, "params": group["params"]} for group, new in zip(groups, saved, strict=True)]
+        self.param_groups = [
+            {**copy.deepcopy({name: value for name, value in new.items() if name != "params"}), "params": old["params"]}
+            for old, new in zip(groups, saved, strict=True)
+        ]
 
     def __repr__(self) -> str:
         lines = []
@@ -119,10 +181,44 @@ class Optimizer:
         return "\n".join([f"{type(self).__name__} (", *lines, ")"])
 
 
-def _copy_for(param: Tensor, value: Any, what: str) -> Any:
-    """`value` as state of `param`: an array in memory of its own, of the dtype and device of `param`."""
+def number(value: Any) -> float:
+    """`value`, a number, array or tensor, as a plain float; NaN for anything that is not one number."""
+    try:
+        value = value.item() if hasattr(value, "item") else value
+        return math.nan if isinstance(value, (str, bytes, bool)) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _saved_groups(state_dict: Any) -> list[Mapping[str, Any]]:
+    """The groups of a `state_dict`, if it is one at all; else ValueError."""
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"this is not an optimizer's state_dict: it is a {type(state_dict).__name__}")
+    if missing := sorted({"state", "param_groups"} - state_dict.keys()):
+        raise ValueError(f"this is not an optimizer's state_dict: it lacks {', '.join(missing)}")
+    groups = state_dict["param_groups"]
+    if not isinstance(state_dict["state"], Mapping) or not isinstance(groups, (list, tuple)):
+        raise ValueError("this is not an optimizer's state_dict: 'state' must be a dict, and 'param_groups' a list")
+    for group in groups:
+        if not (isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple))):
+            raise ValueError(f"a saved group must be a dict with a list of 'params'; got {group!r}")
+    positions = [index for group in groups for index in group["params"]]
+    if not all(isinstance(index, int) for index in positions) or len(set(positions)) < len(positions):
+        raise ValueError(f"the saved groups must number each parameter once; got {positions}")
+    return list(groups)
+
+
+def _copy_for(param: Tensor, name: str, value: Any, what: str) -> Any:
+    """`value` as state of `param`, in memory of its own; an array on the device of `param`, floats of its dtype."""
+    if isinstance(value, Tensor):
+        value = value.data
+    elif hasattr(value, "__array__") and not (is_array(value) or isinstance(value, np.generic)):
+        value = np.asarray(value)  # a tensor of PyTorch's
     if not is_array(value):
-        return value
-    if value.shape != param.shape:
+        return copy.deepcopy(value)
+    if value.dtype.kind not in "fiub":
+        raise ValueError(f"the saved {what} holds {value.dtype}, not numbers")
+    if value.ndim and value.shape != param.shape:
         raise ValueError(f"the saved {what} has shape {value.shape}; the parameter has shape {param.shape}")
-    return to_device(value.astype(param.dtype), param.device)
+    value = value.astype(param.dtype if value.dtype.kind == "f" and name != "step" else value.dtype)
+    return to_device(value, param.device)

@@ -6,20 +6,27 @@ multiply; only `ReduceLROnPlateau` works on whatever rate it finds.
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from .optimizer import Optimizer
+from .optimizer import Optimizer, number
 
 
 class _Schedule:
     """What all schedules share: an optimizer whose rates they set, and a state that can be saved."""
 
+    last_epoch: int
+
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
-        self._last_lr = [float(group["lr"]) for group in _groups_of(optimizer)]
+        self._last_lr = [number(group["lr"]) for group in _groups_of(optimizer)]
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Raise ValueError for attributes that make no sense, before anything else is done; by default none do."""
 
     def get_last_lr(self) -> list[float]:
         """The rate of each parameter group, as last set by this schedule."""
@@ -32,12 +39,29 @@ class _Schedule:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a `state_dict` at the next `step`; the rates until then are in the optimizer's own state.
 
-        Raises ValueError, and changes nothing, if it was saved by another kind of schedule.
+        Raises ValueError, and changes nothing, if it was saved by another kind of schedule, or is damaged.
         """
         names = self.state_dict().keys()
+        if not isinstance(state_dict, Mapping):
+            raise ValueError(f"this is not a schedule's state_dict: it is a {type(state_dict).__name__}")
         if missing := sorted(names - state_dict.keys()):
             raise ValueError(f"the saved state lacks {', '.join(missing)}; was it saved by a {type(self).__name__}?")
-        vars(self).update({name: state_dict[name] for name in names})
+        state = {name: copy.deepcopy(state_dict[name]) for name in names}
+        for name, value in state.items():
+            if name != "min_lr" and not _is_like(value, getattr(self, name)):  # which is one number or a list
+                raise ValueError(f"the saved {name} is {value!r}; it must be like {getattr(self, name)!r}")
+        trial = copy.copy(self)
+        vars(trial).update(state)
+        try:
+            trial.check_options()
+            trial._check_state()
+        except Exception as error:  # whatever a formula raises that gets numbers it was not made for
+            raise ValueError(f"the saved state cannot be gone on from: {error!r}") from None
+        vars(self).update(state)
+
+    def _check_state(self) -> None:
+        """Raise an error if the next `step` would."""
+        _check_count("last_epoch", self.last_epoch)
 
     def _set_lrs(self, lrs: list[float]) -> None:
         groups = self.optimizer.param_groups
@@ -66,7 +90,7 @@ class LRScheduler(_Schedule):
                 raise KeyError(f"last_epoch={last_epoch} continues an earlier run, but parameter group {index} has no "
                                "'initial_lr'; load the optimizer's state first, or leave last_epoch out")
         start = "lr" if last_epoch == -1 else "initial_lr"
-        self.base_lrs = [float(group[start]) for group in optimizer.param_groups]
+        self.base_lrs = [number(group[start]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self.step()
 
@@ -74,6 +98,13 @@ class LRScheduler(_Schedule):
         """Set the next rate: after each epoch (with `OneCycleLR`, each batch), after `optimizer.step()`."""
         self.last_epoch += 1
         self._set_lrs(self.get_lr())
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        for name in ("base_lrs", "_last_lr"):
+            _one_per_group(name, getattr(self, name), self.optimizer.param_groups)
+        if not all(number(lr) >= 0.0 for lr in self.get_lr()):
+            raise ValueError(f"the rates would be {self.get_lr()}")
 
     def get_lr(self) -> list[float]:
         """The rate of each parameter group at t = `last_epoch`."""
@@ -87,10 +118,12 @@ class StepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
-        _check_positive("step_size", step_size)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
+
+    def check_options(self) -> None:
+        _check_positive("step_size", self.step_size)
 
     def get_lr(self) -> list[float]:
         return [base_lr * self.gamma ** (self.last_epoch // self.step_size) for base_lr in self.base_lrs]
@@ -121,10 +154,12 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
-        _check_positive("T_max", T_max)
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
+
+    def check_options(self) -> None:
+        _check_positive("T_max", self.T_max)
 
     def get_lr(self) -> list[float]:
         remaining = (1.0 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2.0
@@ -153,12 +188,6 @@ class ReduceLROnPlateau(_Schedule):
         min_lr: float | Sequence[float] = 0.0,
         eps: float = 1e-8,
     ):
-        super().__init__(optimizer)
-        if not factor < 1.0:
-            raise ValueError(f"factor must be below 1, for the rate to fall; got {factor}")
-        _check_choice("mode", mode, ("min", "max"))
-        _check_choice("threshold_mode", threshold_mode, ("rel", "abs"))
-        _one_per_group("min_lr", min_lr, optimizer.param_groups)
         self.mode = mode
         self.factor = factor
         self.patience = patience
@@ -167,14 +196,27 @@ class ReduceLROnPlateau(_Schedule):
         self.cooldown = cooldown
         self.min_lr = min_lr
         self.eps = eps
+        super().__init__(optimizer)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
 
+    def check_options(self) -> None:
+        if not self.factor < 1.0:
+            raise ValueError(f"factor must be below 1, for the rate to fall; got {self.factor}")
+        _check_choice("mode", self.mode, ("min", "max"))
+        _check_choice("threshold_mode", self.threshold_mode, ("rel", "abs"))
+        _one_per_group("min_lr", self.min_lr, self.optimizer.param_groups)
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        _check_count("num_bad_epochs", self.num_bad_epochs)
+        _check_count("cooldown_counter", self.cooldown_counter)
+
     def step(self, metrics: float) -> None:
         """Compare `metrics`, a number (or a tensor of one value) such as the validation loss, with the best so far."""
-        metric = float(metrics)
+        metric = number(metrics)
         self.last_epoch += 1
         if self._is_better(metric):
             self.best = metric
@@ -185,7 +227,7 @@ class ReduceLROnPlateau(_Schedule):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         groups = self.optimizer.param_groups
-        lrs = [float(group["lr"]) for group in groups]
+        lrs = [number(group["lr"]) for group in groups]
         if self.num_bad_epochs > self.patience:
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
@@ -242,18 +284,17 @@ class OneCycleLR(LRScheduler):
             _check_positive("epochs", epochs)
             _check_positive("steps_per_epoch", steps_per_epoch)
             total_steps = epochs * steps_per_epoch
-        _check_positive("total_steps", total_steps)
         if not 0.0 <= pct_start <= 1.0:
             raise ValueError(f"pct_start is the rising part of the cycle, from 0 to 1; got {pct_start}")
-        _check_choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.total_steps = total_steps
+        self.anneal_strategy = anneal_strategy
+        self.check_options()
         groups = _groups_of(optimizer)
         max_lrs = _one_per_group("max_lr", max_lr, groups)
         base_momenta = _one_per_group("base_momentum", base_momentum, groups)
         max_momenta = _one_per_group("max_momentum", max_momentum, groups)
         if cycle_momentum and "momentum" not in optimizer.defaults:
             raise ValueError(f"{type(optimizer).__name__} has no momentum to cycle; pass cycle_momentum=False")
-        self.total_steps = total_steps
-        self.anneal_strategy = anneal_strategy
         self.cycle_momentum = cycle_momentum
         # The curve's corners: when, at which rate and with which momentum, as keys of the parameter groups.
         peak = pct_start * total_steps - 1.0
@@ -273,6 +314,19 @@ class OneCycleLR(LRScheduler):
                     group["base_momentum"] = low
                     group["max_momentum"] = high
         super().__init__(optimizer, last_epoch)
+
+    def check_options(self) -> None:
+        _check_positive("total_steps", self.total_steps)
+        _check_choice("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        for corners in (self.rates, self.momenta) if self.cycle_momentum else (self.rates,):
+            if len(corners) != len(self.times):
+                raise ValueError(f"{corners} must be {len(self.times)}, one for each of the times {self.times}")
+            for group in self.optimizer.param_groups:
+                if missing := sorted(set(corners) - group.keys()):
+                    raise ValueError(f"a parameter group lacks {', '.join(missing)}")
 
     def step(self) -> None:
         """Set the next rate and momentum: after each batch, after `optimizer.step()`."""
@@ -307,11 +361,28 @@ def _groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def _one_per_group(name: str, value: float | Sequence[float], groups: list[dict[str, Any]]) -> list[float]:
-    if not isinstance(value, Sequence):
-        return [float(value)] * len(groups)
-    if len(value) != len(groups):
-        raise ValueError(f"{name} must be a number or a list of one a parameter group, {len(groups)}; got {len(value)}")
-    return [float(v) for v in value]
+    values = list(value) if isinstance(value, Sequence) else [value] * len(groups)
+    if len(values) != len(groups) or any(math.isnan(number(v)) for v in values):
+        raise ValueError(f"{name} must be a number, or a list with one number per parameter group, {len(groups)}; "
+                         f"got {value!r}")
+    return [number(v) for v in values]
+
+
+def _is_like(value: Any, present: Any) -> bool:
+    """Whether a saved value can take the place of the present one: numbers that of a number, texts that of a text."""
+    if isinstance(present, (list, tuple)):
+        kinds = [next((one for one in present), part) for part in value] if isinstance(value, (list, tuple)) else [None]
+        return isinstance(value, (list, tuple)) and all(map(_is_like, value, kinds))
+    if isinstance(present, (bool, str)):
+        return isinstance(value, type(present))
+    if math.isnan(number(present)):  # something of a schedule of one's own
+        return True
+    return not math.isnan(number(value))
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0; got {value!r}")
 
 
 def _check_positive(name: str, value: float) -> None:

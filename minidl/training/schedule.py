@@ -29,11 +29,13 @@ class WarmedUp(LRScheduler):
         self, optimizer: SGD, shape: str, total: int, warmup: int = 0, milestones: Sequence[int] = (),
         gamma: float = 0.1,
     ):
-        if shape not in SHAPES:
-            raise ValueError(f"the shape must be one of {', '.join(SHAPES)}; got {shape!r}")
         self.shape, self.total, self.warmup = shape, total, warmup
         self.milestones, self.gamma = list(milestones), gamma
         super().__init__(optimizer)
+
+    def check_options(self) -> None:
+        if self.shape not in SHAPES:
+            raise ValueError(f"the shape must be one of {', '.join(SHAPES)}; got {self.shape!r}")
 
     def get_lr(self) -> list[float]:
         t, factor = self.last_epoch, 1.0
