@@ -405,3 +405,18 @@ def test_a_step_through_shows_the_arrays_of_a_gpu():
     assert isinstance(shown.excerpt.entries, np.ndarray) and "linear" in steps.html()
     np.testing.assert_array_equal(shown.excerpt.entries, layer(x).detach().to("cpu").numpy())
     np.testing.assert_array_equal(shown.gradient.entries, np.ones((1, 3)))
+
+
+def test_a_step_needs_gradient_and_velocity_on_the_parameters_device():
+    with dl.device("gpu"):
+        layer = nn.Linear(2, 2, bias=False)
+    optimizer, before = optim.SGD(layer.parameters(), lr=0.1, momentum=0.9), layer.weight.to("cpu").data.copy()
+    layer.weight.grad = dl.tensor(np.ones((2, 2), np.float32), device="cpu")
+    with pytest.raises(dl.DeviceError, match="is on 'gpu', and its .grad on 'cpu'"):
+        optimizer.step()
+    np.testing.assert_array_equal(layer.weight.to("cpu").data, before)
+    layer.weight.grad = layer.weight.grad.to("gpu")
+    optimizer.step()
+    layer.to("cpu")
+    with pytest.raises(dl.DeviceError, match="is on 'cpu', and its momentum_buffer on 'gpu'"):
+        optimizer.step()

@@ -101,7 +101,7 @@ def leaving_as_found(model: Module) -> Iterator[None]:
                 if is_writeable(array):
                     array[...] = values
                 buffer.data = array
-                setattr(module, name, buffer)
+                module._hold(Tensor, name, buffer)
 
 
 class Module:
