@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -244,6 +245,7 @@ def get_float32_matmul_precision() -> str:
 # ---------------------------------------------------------------------------------------------
 
 _generator = np.random.default_rng()
+_lent: ContextVar[np.random.Generator | None] = ContextVar("minidl_generator", default=None)
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -258,4 +260,14 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 def generator() -> np.random.Generator:
     """The generator that initialisation, dropout and shuffling draw from."""
-    return _generator
+    return _lent.get() or _generator
+
+
+@contextmanager
+def drawing_from(rng: np.random.Generator) -> Iterator[None]:
+    """Let `generator()` return `rng` in this thread until the block ends. Data loaders read each batch so."""
+    token = _lent.set(rng)
+    try:
+        yield
+    finally:
+        _lent.reset(token)

@@ -30,4 +30,4 @@ def no_network(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the network was touched")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)

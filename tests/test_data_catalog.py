@@ -1,5 +1,6 @@
 """Data sets by name: the right images, prepared as a network wants them, and what is asked for wrongly refused."""
 
+import os
 import re
 
 import numpy as np
@@ -80,8 +81,49 @@ def test_folders_of_classes_alone_are_trained_and_tested_on(root):
 def test_half_of_train_and_val_is_not_taken_for_both(root, missing, kept):
     (root / missing).rename(root.parent / f"{root.name} elsewhere")
     assert len(open_dataset(f"imagefolder:{root}", kept == "train", 32)) > 0
-    with pytest.raises(FileNotFoundError, match=f"^there is no folder {re.escape(str(root / missing))}$"):
+    images = {"train": "training images (train, training)",
+              "val": "test images (val, valid, validation, test, testing)"}[missing]
+    complaint = f"{root / kept} is there, but no folder for the {images.replace(' (', ' beside it (')}"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(complaint)}$"):
         open_dataset(f"imagefolder:{root}", missing == "train", 32)
+
+
+@pytest.mark.parametrize("train, test", [
+    ("training", "validation"), ("Train", "Val"), ("TRAIN", "TEST"), ("train", "valid"), ("Training", "testing"),
+])
+def test_the_parts_may_have_other_names(root, train, test):
+    (root / "train").rename(root / train)
+    (root / "val").rename(root / test)
+    trained, tested = (open_dataset(f"imagefolder:{root}", part, 32) for part in (True, False))
+    assert trained.folders == tested.folders == ("cat", "dog")
+    assert (len(trained), len(tested)) == (4, 2)
+
+
+def test_of_several_parts_to_test_on_the_validation_images_are_taken(root):
+    flat(root / "test" / "cat" / "1.png", 1, 2, 3)
+    assert files(open_dataset(f"imagefolder:{root}", False, 32)) == ["cat/3.png", "dog/3.png"]
+
+
+def test_test_images_that_are_not_sorted_into_classes_are_refused(root):
+    for path in list((root / "val").rglob("*.png")):
+        path.rename(root / "val" / f"{path.parent.name}.png")
+        path.parent.rmdir()
+    assert len(open_dataset(f"imagefolder:{root}", True, 32)) == 4
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{root / 'val'} has no folders; expected one folder")):
+        open_dataset(f"imagefolder:{root}", False, 32)
+
+
+def test_classes_may_be_called_train_and_test(tmp_path):
+    for name in "bus", "test", "train":
+        flat(tmp_path / name / "1.png", 1, 2, 3)
+    assert open_dataset(f"imagefolder:{tmp_path}", True, 32).classes == ("bus", "test", "train")
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "mnist", "fashion_mnist", "cifar10"])
+def test_a_folder_may_be_in_the_home_folder(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert find_source(f"{name}:~/pets") == (SOURCES[name], os.path.join(str(tmp_path), "pets"))
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import tracemalloc
 from importlib import import_module
 from pathlib import Path
 
@@ -44,21 +45,60 @@ def test_a_folder_is_read_as_far_as_it_goes(root):
     assert train.classes == CIFAR10_CLASSES and train[0][0].dtype == np.float32 and train[0][0].max() <= 1
 
 
-def test_the_archive_is_downloaded_and_read(monkeypatch, tmp_path):
+def test_the_folder_of_the_archive_is_found_in_its_parent(root):
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir()
+    for path in root.glob("*.bin"):
+        path.rename(folder / path.name)
+    assert len(cifar10(root=root)) == 6 and len(cifar10(False, folder)) == 3
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(root, monkeypatch):
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.setenv("USERPROFILE", str(root.parent))
+    assert len(cifar10(root=f"~/{root.name}")) == 6
+
+
+@pytest.mark.parametrize("place", ["cifar-10-batches-py/data_batch_1", "data_batch_1", "cifar-10-python.tar.gz"])
+def test_the_python_version_is_not_taken_for_the_binary_one(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(b"a pickle")
+    with pytest.raises(FileNotFoundError, match=mentions("the Python version of CIFAR-10", "cifar-10-binary.tar.gz")):
+        cifar10(root=tmp_path)
+
+
+def archived(files):
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as file:
-        for name in NAMES:
-            content = as_bytes(*contents(name))
+    with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as file:
+        for name, content in files.items():
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def test_the_archive_is_downloaded_and_read(monkeypatch, tmp_path):
+    archive = archived({name: as_bytes(*contents(name)) for name in NAMES})
     path = tmp_path / "cifar10" / "cifar-10-binary.tar.gz"
     path.parent.mkdir()
-    path.write_bytes(archive.getvalue())
+    path.write_bytes(archive)
     monkeypatch.setenv("MINIDL_HOME", str(tmp_path))
-    monkeypatch.setattr(import_module("minidl.data.cifar"), "_MD5", hashlib.md5(archive.getvalue()).hexdigest())
-    assert np.array_equal(cifar10().labels, np.concatenate([contents(name)[1] for name in NAMES[:5]]))
-    assert np.array_equal(cifar10(False).images, contents(NAMES[5])[0])
+    monkeypatch.setattr(import_module("minidl.data.cifar"), "_MD5", hashlib.md5(archive).hexdigest())
+    for root in None, path.parent:
+        assert np.array_equal(cifar10(root=root).labels, np.concatenate([contents(name)[1] for name in NAMES[:5]]))
+        assert np.array_equal(cifar10(False, root).images, contents(NAMES[5])[0])
+
+
+def test_an_archive_is_unpacked_no_further_than_its_files_go(tmp_path):
+    """Whatever it claims and holds: 300 MB of zeros in a member that is passed over, and in one that is read."""
+    good = as_bytes(*contents(NAMES[5]))
+    for files in {"other": bytes(300_000_000), NAMES[5]: good}, {NAMES[5]: bytes(31_000_000)}, {NAMES[0]: good}:
+        (tmp_path / "cifar-10-binary.tar.gz").write_bytes(archived(files))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="cifar-10-binary.tar.gz is damaged: "):
+            cifar10(False, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content, values", [

@@ -80,11 +80,21 @@ def test_the_repr_says_how_much_of_what():
 BYTES = np.zeros((4, 3, 2, 2), np.uint8)
 
 
-def test_scale_is_255_for_whole_numbers_and_1_for_floats():
-    for images, white in (BYTES + 255, 1), (BYTES.astype(int) + 51, 0.2), (BYTES.astype(float) + 0.5, 0.5):
+def test_scale_is_the_largest_number_of_bytes_and_words_and_1_for_floats():
+    words = np.full(BYTES.shape, 65535)
+    for images, white in ((BYTES + 255, 1), (BYTES + 51, 0.2), (BYTES.astype(float) + 0.5, 0.5),
+                          (words.astype(np.uint16), 1), (words.astype(">u2"), 1), (words.astype("<u2"), 1)):
         batch, _ = ArrayDataset(images, range(4)).fetch([0, 1], RNG)
         assert batch.dtype == np.float32
         np.testing.assert_array_equal(batch, np.full((2, 3, 2, 2), white, np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int64", "uint32", "uint64"])
+def test_other_whole_numbers_need_a_scale(dtype):
+    with pytest.raises(ValueError, match=f"images are {dtype}, whose value of white is not known; .*scale=255"):
+        ArrayDataset(BYTES.astype(dtype), range(4))
+    batch, _ = ArrayDataset(BYTES.astype(dtype) + 51, range(4), scale=102).fetch([0], RNG)
+    np.testing.assert_array_equal(batch, np.float32(0.5))
 
 
 def test_images_are_not_copied():

@@ -1,5 +1,6 @@
 """Photographs in folders: small trees made here, and Imagenette where it lies beside the repository."""
 
+import os
 import re
 from pathlib import Path
 
@@ -148,6 +149,94 @@ def test_a_class_may_be_a_link_to_a_folder(root, tmp_path_factory):
     save(elsewhere / "1.png", 250)
     (root / "bird").symlink_to(elsewhere)
     assert names(ImageFolder(root))[0] == ("bird/1.png", 0)
+
+
+def link(path, target):
+    try:
+        path.symlink_to(target, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system does not let this user make links")
+
+
+def test_links_are_followed_as_by_os_walk(root, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    save(store / "1.png"), save(store / "deep" / "2.png")
+    link(root / "cat" / "more", store)
+    link(root / "cat" / "again", store)
+    link(root / "bird", store)
+    link(root / "dog" / "one.png", root / "cat" / "2.png")
+    walked = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    assert sorted(path for path, _ in ImageFolder(root).samples) == sorted(walked)
+    assert ("cat/more/deep/2.png", 1) in names(ImageFolder(root))
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat", "../../.."])
+def test_a_link_back_to_where_it_is_ends(root, target):
+    link(root / "cat" / "loop", Path(target))
+    assert len(ImageFolder(root)) == 5
+
+
+def test_two_folders_that_are_linked_to_each_other_end(root):
+    for name in "a", "b":
+        save(root / "cat" / name / "1.png")
+    link(root / "cat" / "a" / "other", root / "cat" / "b")
+    link(root / "cat" / "b" / "other", root / "cat" / "a")
+    assert sorted(name for name, label in names(ImageFolder(root)) if label == 0 and "/a" in name[:5]) == [
+        "cat/a/1.png", "cat/a/other/1.png"]
+
+
+@pytest.mark.parametrize("place", ["bird", "cat/more", "cat/3.png"])
+def test_a_broken_link_is_named(root, place):
+    link(root / place, root / "gone")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{root / place} is a link to {root / 'gone'}, which")):
+        ImageFolder(root)
+
+
+def test_what_unpackers_and_systems_leave_is_passed_over(root):
+    save(root / "__MACOSX" / "cat" / "._1.png")
+    save(root / "@eaDir" / "cat" / "1.png")
+    save(root / "cat" / "__MACOSX" / "1.png")
+    save(root / "cat" / "._1.png")
+    for name in "Thumbs.db", "cat/Thumbs.db", "desktop.ini", "cat/desktop.ini", ".DS_Store", "cat/.DS_Store":
+        (root / name).write_bytes(b"")
+    assert ImageFolder(root).classes == ("cat", "dog") and len(ImageFolder(root)) == 5
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(root, monkeypatch):
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.setenv("USERPROFILE", str(root.parent))
+    assert len(ImageFolder(f"~/{root.name}")) == 5
+
+
+@pytest.mark.parametrize("parts", [["training", "validation"], ["Train", "Val"], ["train", "test"], ["train"]])
+@pytest.mark.parametrize("classes", ["", "cat/"])
+def test_parts_of_a_data_set_are_not_classes(tmp_path, parts, classes):
+    for part in parts:
+        save(tmp_path / part / f"{classes}1.png")
+    with pytest.raises(ValueError, match=r"\(" + ", ".join(sorted(parts)) + r"\) are named as parts of a data set"):
+        ImageFolder(tmp_path)
+    assert ImageFolder(tmp_path, folders=sorted(parts)).classes == tuple(sorted(parts))
+
+
+@pytest.mark.parametrize("outer", [["pets"], ["fold1", "fold2"]])
+def test_folders_that_all_hold_the_classes_are_not_classes(tmp_path, outer):
+    for folder in outer:
+        for inner in "cat", "dog":
+            save(tmp_path / folder / inner / "1.png")
+    if len(outer) > 1:
+        save(tmp_path / outer[-1] / "bird" / "1.png")
+    with pytest.raises(ValueError, match=re.escape(f"the same folders (cat, dog); open {tmp_path / outer[0]} if")):
+        ImageFolder(tmp_path)
+    assert ImageFolder(tmp_path, folders=outer).classes == tuple(outer)
+    save(tmp_path / outer[0] / "1.png")
+    assert ImageFolder(tmp_path).classes == tuple(outer)
+
+
+def test_the_images_of_a_class_may_be_in_a_folder_that_all_classes_have(tmp_path):
+    """As in Tiny ImageNet: ``n01443537/images/n01443537_0.JPEG``."""
+    for name in "n01443537", "n01629819":
+        save(tmp_path / name / "images" / "0.JPEG")
+    assert ImageFolder(tmp_path).folders == ("n01443537", "n01629819")
 
 
 @pytest.mark.parametrize("name", ["Löwe", "two words", "a.b"])

@@ -305,7 +305,7 @@ def test_an_exception_of_the_data_set_arrives_as_it_is_and_in_its_turn(num_worke
     assert served == list(range(12))
     assert threads() == []
     assert loader.state_dict()["batch"] == 6
-    assert notes(caught.value, ["while reading sample 13"])
+    assert notes(caught.value, ["while reading sample 13", "while preparing batch 6 of epoch 0, samples [12 13]"])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -362,10 +362,49 @@ def test_a_subset_has_the_images_it_was_given_in_that_order():
     assert labels(DataLoader(Subset(numbered(3), []), 2)) == []
 
 
-@pytest.mark.parametrize("index", [-1, 3])
-def test_a_subset_of_what_is_not_there_is_refused(index):
-    with pytest.raises(IndexError, match=f"index {index}; the data set has 3 images, from 0"):
-        Subset(numbered(3), [0, index])
+def test_negative_indices_of_a_subset_count_from_the_end():
+    assert labels(DataLoader(Subset(numbered(10), [-1, 0, -10]), 3)) == [[9, 0, 0]]
+    assert Subset(list("abc"), [-1])[0] == "c"
+
+
+def test_a_mask_chooses_the_samples_of_a_subset():
+    data = numbered(10)
+    for mask in data.labels >= 7, (data.labels >= 7).tolist(), Tensor(data.labels) >= 7:
+        assert labels(DataLoader(Subset(data, mask), 5)) == [[7, 8, 9]]
+    assert len(Subset(data, data.labels > 9)) == 0
+
+
+@pytest.mark.parametrize("dataset", [
+    [(np.full((1, 2, 2), i), i) for i in range(4)], Single(4), numbered(4), Subset(Single(6), [0, 1, 2, 3]),
+], ids=["list", "single", "fetch", "subset"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_any_data_set_has_subsets(dataset, num_workers):
+    loader = DataLoader(Subset(dataset, [2, 1, 3]), 2, num_workers=num_workers)
+    assert labels(loader) == [[2, 1], [3]]
+    assert [images.data[:, 0, 0, 0].tolist() for images, _ in loader] == [[2, 1], [3]]
+
+
+@pytest.mark.parametrize("indices, error, complaint", [
+    ([0, 3], IndexError, "index 3; the data set has 3 samples, 0 to 2"),
+    ([0, -4], IndexError, "index -4; the data set has 3 samples, 0 to 2"),
+    (np.array([2**63], np.uint64), IndexError, "index 9223372036854775808"),
+    ([True, False], IndexError, r"the mask has the shape \(2,\); the data set has 3 samples"),
+    ([0.9, 1.2], TypeError, "indices are float64; expected whole numbers"),
+    ([None], TypeError, "indices are object; expected whole numbers"),
+    (["a"], TypeError, "expected whole numbers"),
+    ([[0, 1]], ValueError, r"indices have the shape \(1, 2\)"),
+    (1, ValueError, r"indices have the shape \(\)"),
+])
+def test_a_subset_of_what_is_not_there_is_refused(indices, error, complaint):
+    for dataset in numbered(3), list(range(3)):
+        with pytest.raises(error, match=complaint):
+            Subset(dataset, indices)
+
+
+@pytest.mark.parametrize("indices, error", [([0.5], TypeError), ([True, False, True], TypeError), ([3], IndexError)])
+def test_a_batch_of_what_is_not_there_is_refused(indices, error):
+    with pytest.raises(error):
+        numbered(3).fetch(indices, np.random.default_rng(0))
 
 
 def test_a_subset_leaves_chance_and_classes_to_its_data_set():

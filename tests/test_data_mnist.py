@@ -45,6 +45,25 @@ def test_a_folder_is_read_gzipped_or_not(root, load, train, count):
     assert data[0][0].shape == (1, 32, 32) and data[0][0].max() <= 1
 
 
+@pytest.mark.parametrize("place", [
+    "{dotted}", "{dotted}.gz", "{name}/{name}", "{dotted}/{dotted}", "{dotted}/{name}", "raw/{name}", "raw/{name}.gz",
+    "{torchvision}/raw/{name}", "{torchvision}/raw/{name}.gz", "{name}/{name}.gz",
+])
+@pytest.mark.parametrize("load, torchvision", [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST")])
+def test_files_are_found_where_unpackers_kaggle_and_torchvision_put_them(tmp_path, place, load, torchvision):
+    for name, array in zip(NAMES, [*contents(12), *contents(5)]):
+        path = tmp_path / place.format(name=name, dotted=name.replace("-idx", ".idx"), torchvision=torchvision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(idx_bytes(array)) if path.suffix == ".gz" else idx_bytes(array))
+    assert (len(load(root=tmp_path)), len(load(False, root=tmp_path))) == (12, 5)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(root, monkeypatch):
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.setenv("USERPROFILE", str(root.parent))
+    assert len(mnist(root=f"~/{root.name}")) == 12
+
+
 def test_classes_are_named(root):
     assert mnist(root=root).classes == tuple("0123456789")
     assert fashion_mnist(root=root).classes == (
@@ -79,8 +98,8 @@ def downloads(monkeypatch, tmp_path):
     """The arguments of each download, which gives the bytes of a small file instead."""
     calls = []
 
-    def download(urls, path, checksum):
-        calls.append((urls, path, checksum))
+    def download(urls, path, checksum, size):
+        calls.append((urls, path, checksum, size))
         array = contents(3)["labels" in path.name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(idx_bytes(array)))
@@ -99,9 +118,9 @@ def downloads(monkeypatch, tmp_path):
 def test_without_a_folder_the_files_come_from_the_official_addresses(downloads, tmp_path, load, folder, mirrors):
     for train in True, False:
         assert len(load(train)) == 3
-    assert [path for _, path, _ in downloads] == [tmp_path / "cache" / folder / f"{name}.gz" for name in NAMES]
-    assert [list(urls) for urls, _, _ in downloads] == [[f"{url}{name}.gz" for url in mirrors] for name in NAMES]
-    assert len({checksum for _, _, checksum in downloads}) == 4
+    assert [path for _, path, *_ in downloads] == [tmp_path / "cache" / folder / f"{name}.gz" for name in NAMES]
+    assert [list(urls) for urls, *_ in downloads] == [[f"{url}{name}.gz" for url in mirrors] for name in NAMES]
+    assert len({checksum for _, _, checksum, _ in downloads}) == len({size for *_, size in downloads}) == 4
 
 
 def test_a_folder_means_no_download(downloads, root):
@@ -117,11 +136,12 @@ def real():
     return REAL
 
 
-def test_the_checksums_are_those_of_the_real_files(downloads):
+def test_the_checksums_and_sizes_are_those_of_the_real_files(downloads):
     folder = real()
     for train in True, False:
         mnist(train)
-    for _, path, checksum in downloads:
+    for _, path, checksum, size in downloads:
+        assert (folder / path.name).stat().st_size == size
         assert hashlib.md5((folder / path.name).read_bytes()).hexdigest() == checksum
 
 

@@ -17,6 +17,7 @@ from ..autograd import Tensor, no_grad
 from ..backend import DeviceError, describe_gpu, get_device
 from ..data import DataLoader, ImageFolder, TenCrop, imagenet_classes
 from ..data.catalog import Photographs, Source, find_source
+from ..data.folder import find_parts
 from ..inspect import summary as count
 from ..kernels.cpu.threads import get_num_threads
 from ..nn import Module
@@ -74,8 +75,8 @@ def _published_subject(name: str, options: argparse.Namespace) -> tuple[Module, 
     from models.published import SIDE, preprocessing
 
     transform = preprocessing(name, TenCrop(SIDE)) if options.ten_crop else preprocessing(name)
-    part = Path(folder) / "val"
-    dataset = ImageFolder(part if part.is_dir() else folder, transform, folders=list(imagenet_classes()))
+    root = Path(folder).expanduser()
+    dataset = ImageFolder(find_parts(root)[1] or root, transform, folders=list(imagenet_classes()))
     return _published(name, options), DataLoader(dataset, evaluation_batch(SIDE), seed=0), options.data
 
 

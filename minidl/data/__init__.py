@@ -2,6 +2,7 @@
 
 from .catalog import open_dataset
 from .cifar import CIFAR10_CLASSES, cifar10
+from .collate import default_collate
 from .dataset import ArrayDataset, BatchDataset, Dataset, Subset
 from .digits import digits
 from .download import cache_folder, download
@@ -48,6 +49,7 @@ __all__ = [
     "Transform",
     "cache_folder",
     "cifar10",
+    "default_collate",
     "digits",
     "download",
     "fashion_mnist",

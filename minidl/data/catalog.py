@@ -14,7 +14,7 @@ import numpy as np
 from .cifar import CIFAR_MEAN, CIFAR_STD, cifar10
 from .dataset import ArrayDataset
 from .digits import digits
-from .folder import ImageFolder, class_folders
+from .folder import TEST, TRAINING, ImageFolder, class_folders, find_parts
 from .imagenet import IMAGENET_MEAN, IMAGENET_STD
 from .images import read_gray, read_rgb
 from .mnist import fashion_mnist, mnist
@@ -58,9 +58,11 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A folder of photographs: ``train`` and ``val`` with a folder for each class in both, or these folders alone.
+    """A folder of photographs: two parts, such as ``train`` and ``val``, with a folder for each class in both, or these
+    folders alone.
 
-    Labels follow the folders of ``train``. Without ``train`` and ``val`` the same images are trained and tested on.
+    `TRAINING` and `TEST` have the names of the parts. Labels follow the folders of the training part. Without parts
+    the same images are trained and tested on.
     """
 
     folder: Folder = "needed"
@@ -68,12 +70,16 @@ class Photographs:
 
     def load(self, train: bool, folder: str | None, transform: Transform) -> ImageFolder:
         assert folder is not None, "find_source asks for it"
-        to_train, to_test = Path(folder) / "train", Path(folder) / "val"
-        if not (to_train.is_dir() or to_test.is_dir()):
-            return ImageFolder(folder, transform)
-        if train or not to_train.is_dir():
-            return ImageFolder(to_train if train else to_test, transform)
-        return ImageFolder(to_test, transform, class_folders(to_train))
+        root = Path(folder)
+        to_train, to_test = find_parts(root)
+        if to_train is None and to_test is None:
+            return ImageFolder(root, transform)
+        part = to_train if train else to_test
+        if part is None:
+            missing, names = ("training", TRAINING) if train else ("test", TEST)
+            raise FileNotFoundError(f"{to_train or to_test} is there, but no folder for the {missing} images beside it "
+                                    f"({', '.join(names)})")
+        return ImageFolder(part, transform, class_folders(to_train) if to_train and part is to_test else None)
 
     def suited(self, recipe: str) -> str:
         """The recipe that takes the place of a model's own: it is for these."""
@@ -143,7 +149,7 @@ SOURCES: dict[str, Source] = {
 
 
 def find_source(name: str) -> tuple[Source, str | None]:
-    """The source and folder of ``"name"`` or ``"name:folder"``.
+    """The source and folder of ``"name"`` or ``"name:folder"``, whose ``~`` is the user's home.
 
     Raises ValueError for an unknown name, with the nearest ones, and for a folder that is missing or not taken.
     """
@@ -157,7 +163,7 @@ def find_source(name: str) -> tuple[Source, str | None]:
         raise ValueError(f"the data set {name!r} comes with minidl and takes no folder; got {folder!r}")
     if not folder and source.folder == "needed":
         raise ValueError(f"the data set {name!r} is a folder of yours; write {name}:PATH")
-    return source, folder or None
+    return source, os.path.expanduser(folder) or None
 
 
 def open_dataset(

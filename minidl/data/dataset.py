@@ -1,4 +1,4 @@
-"""What a data set is: a length and an image with its label for each index. `ArrayDataset` holds both in memory."""
+"""What a data set is: a length and a sample for each index. `ArrayDataset` holds images and labels in memory."""
 
 from __future__ import annotations
 
@@ -9,37 +9,86 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from .. import backend
+from .collate import collate
 from .transforms import Transform
+
+WHITE = {"uint8": 255, "uint16": 65535}
+"""The value of white in images of these dtypes."""
 
 
 class Dataset(Protocol):
-    """Anything with a length whose items are (image, label): an array (C, H, W) and a whole number."""
+    """Anything with a length and a sample for each index: often (image, label), an array (C, H, W) and a whole number.
+
+    A sample may be anything that `default_collate` takes.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @runtime_checkable
 class BatchDataset(Dataset, Protocol):
     """A `Dataset` that prepares a whole batch at once, with random numbers that the caller provides."""
 
-    def fetch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def fetch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> Any:
         """The images (n, C, H, W) and labels (n,) at `indices`; every random number comes from `rng`."""
         ...
+
+
+def fetch(dataset: Dataset, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> Any:
+    """The batch of `dataset` at `indices`, as arrays. `minidl.backend.generator()` is `rng` meanwhile."""
+    with backend.drawing_from(rng):
+        if isinstance(dataset, BatchDataset):
+            return dataset.fetch(indices, rng)
+        return collate(read(dataset, indices), [int(index) for index in indices])
+
+
+def read(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> list[Any]:
+    """The samples of `dataset` at `indices`."""
+    samples = []
+    for index in map(int, indices):
+        try:
+            samples.append(dataset[index])
+        except Exception as error:
+            note(error, f"while reading sample {index}")
+            raise
+    return samples
+
+
+def note(error: Exception, text: str) -> None:
+    """Add `text` to what is shown of `error`, where Python can (from 3.11 on)."""
+    if hasattr(error, "add_note"):
+        error.add_note(text)
+
+
+def as_indices(indices: Any, count: int) -> np.ndarray:
+    """`indices` into `count` samples as whole numbers from 0, (n,). Negative ones count from the end.
+
+    Raises TypeError for what is not whole numbers, ValueError for more than one axis, IndexError for what is too large.
+    """
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1:
+        raise ValueError(f"indices have the shape {chosen.shape}; expected a list of them, (n,)")
+    if chosen.dtype.kind not in "iu" and chosen.size:
+        raise TypeError(f"indices are {chosen.dtype}; expected whole numbers")
+    outside = (chosen < -count) | (chosen >= count)
+    if outside.any():
+        raise IndexError(f"index {chosen[outside][0]}; the data set has {count} samples, 0 to {count - 1}")
+    return np.where(chosen < 0, chosen + count, chosen).astype(np.intp)
 
 
 class ArrayDataset:
     """Images (N, C, H, W) and their labels (N,), both in memory.
 
     `images` stay as they are, without a copy; a batch becomes float32 when it is asked for, divided
-    by `scale`, the value of white: 255 unless told for whole numbers, 1 for floats. Then `transform`
+    by `scale`, the value of white (default: 1 for floats, 255 for uint8, 65535 for uint16). Then `transform`
     is called as ``transform(images, rng)`` on the batch (n, C, H, W). `labels` are whole numbers;
     `classes` names what they stand for.
 
-    Raises `ValueError` for shapes that are not (N, C, H, W) and (N,), for lengths that disagree and
-    for a label that no class stands behind; `TypeError` for images that are not numbers and labels
-    that are not whole numbers.
+    Raises `ValueError` for shapes that are not (N, C, H, W) and (N,), for lengths that disagree, for a label that is
+    not the index of a class, and for other whole numbers without a `scale`; `TypeError` for images that are not
+    numbers and labels that are not whole numbers.
     """
 
     def __init__(
@@ -73,7 +122,10 @@ class ArrayDataset:
                     f"expected 0 to {len(self.classes) - 1} for {len(self.classes)} classes"
                 )
         if scale is None:
-            scale = 1 if self.images.dtype.kind == "f" else 255
+            scale = 1 if self.images.dtype.kind == "f" else WHITE.get(self.images.dtype.name)
+        if scale is None:
+            raise ValueError(f"images are {self.images.dtype}, whose value of white is not known; say it, for example "
+                             "scale=255")
         if not scale > 0:
             raise ValueError(f"scale is {scale}; expected the value of white, above 0")
         self.scale = scale
@@ -94,7 +146,7 @@ class ArrayDataset:
 
         The transform draws its random numbers from `rng` alone, so the same `rng` gives the same batch.
         """
-        indices = np.asarray(indices, dtype=np.intp)
+        indices = as_indices(indices, len(self))
         images = np.divide(self.images[indices], self.scale, dtype=np.float32)
         if self.transform is not None:
             images = self.transform(images, rng)
@@ -106,27 +158,32 @@ class ArrayDataset:
 
 
 class Subset:
-    """The images of `dataset`, a `BatchDataset`, at `indices`, in that order. As `torch.utils.data.Subset`.
+    """The samples of `dataset` at `indices`, in that order; as `torch.utils.data.Subset`, of any data set.
 
-    Raises `IndexError` for an index that the data set does not have.
+    `indices` are whole numbers, negative ones counted from the end, or a mask: one bool per sample, True to choose it.
+
+    Raises `IndexError` for an index that the data set does not have and a mask of another length, `TypeError` for
+    other numbers.
     """
 
-    def __init__(self, dataset: BatchDataset, indices: Sequence[int] | np.ndarray):
-        self.dataset, self.indices = dataset, np.asarray(indices, dtype=np.intp)
-        outside = (self.indices < 0) | (self.indices >= len(dataset))
-        if outside.any():
-            raise IndexError(f"index {self.indices[outside][0]}; the data set has {len(dataset)} images, from 0")
+    def __init__(self, dataset: Dataset, indices: Any):
+        chosen, count = np.asarray(indices), len(dataset)
+        if chosen.dtype == bool:
+            if chosen.shape != (count,):
+                raise IndexError(f"the mask has the shape {chosen.shape}; the data set has {count} samples")
+            chosen = np.flatnonzero(chosen)
+        self.dataset, self.indices = dataset, as_indices(chosen, count)
         self.classes = getattr(dataset, "classes", None)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[operator.index(index)])]
 
-    def fetch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The images (n, C, H, W) and labels (n,) at these places of the subset."""
-        return self.dataset.fetch(self.indices[np.asarray(indices, dtype=np.intp)], rng)
+    def fetch(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> Any:
+        """The batch at these places of the subset, as arrays: images (n, C, H, W) and labels (n,) where it has such."""
+        return fetch(self.dataset, self.indices[as_indices(indices, len(self))], rng)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} of {self.dataset})"

@@ -17,21 +17,23 @@ _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in an idx file, in this machine's byte order. Whether the file is gzipped, its content tells.
 
-    Raises `ValueError` for a file that is not idx, is cut short, holds more than its header says, or
-    is a damaged gzip. A header that promises more than the file holds costs no memory.
+    Raises `ValueError` for a file that is not idx, is cut short, holds more than its header says, is a damaged gzip, or
+    does not fit into memory. A header that promises more than the file holds costs no memory.
 
     Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
     """
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        if not zipped:
-            return _parse(file, path)
         try:
+            if not zipped:
+                return _parse(file, path)
             with gzip.open(file) as unzipped:
                 return _parse(unzipped, path)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}; expected an intact gzip of an idx file") from None
+        except MemoryError:
+            raise ValueError(f"{path} holds more numbers than fit into memory") from None
 
 
 def _parse(file: BinaryIO | gzip.GzipFile, path: str | os.PathLike[str]) -> np.ndarray:

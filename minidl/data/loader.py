@@ -7,21 +7,25 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from .. import backend
 from ..autograd import Tensor
-from .dataset import BatchDataset, Dataset
+from .collate import map_arrays
+from .dataset import Dataset, fetch, note, read
 from .transfer import moved
-
-_Batch = tuple[np.ndarray, np.ndarray]  # images (n, C, H, W), labels (n,)
 
 
 class DataLoader:
-    """Iterating over it yields a data set once, as (images, labels): tensors (n, C, H, W) and (n,) on `device`.
+    """Iterating over it yields a data set once, in batches: (images, labels), tensors (n, C, H, W) and (n,).
 
-    The arguments that PyTorch has mean what they mean there: batches have `batch_size` images and
+    `dataset` has a length and a sample for each index, as a list has. Samples of any structure become batches of the
+    same structure by `default_collate`, or by `collate_fn`, which is called with a list of samples. Either way arrays
+    and tensors come as tensors on `device`, at any depth in tuples, lists and dicts.
+
+    The arguments that PyTorch has mean what they mean there: batches have `batch_size` samples and
     the last one what is left, unless `drop_last`; `shuffle` draws a new order for each epoch.
     `num_workers` threads (PyTorch has processes; NumPy does not need them, as it releases the
     interpreter lock) keep up to `num_workers` · `prefetch_factor` batches ready, so a data set is
@@ -30,11 +34,15 @@ class DataLoader:
 
     Order and random numbers follow from `seed`, the epoch and the batch alone, whatever
     `num_workers`; without a `seed`, one is drawn from the generator that `minidl.manual_seed` seeds.
+    So does what a data set draws in its ``__getitem__``, or `collate_fn`, from `minidl.backend.generator()`. Numbers
+    from ``np.random`` and ``random`` do not: their generators are shared by all threads, so they repeat only with
+    ``num_workers=0`` and a seed of their own.
     An iteration that is left early starts over in the next one; one that ends makes the next an
     epoch further. `state_dict` and `load_state_dict` go on in the middle of an epoch.
 
-    Raises `ValueError` for a number that is not whole or too small. An exception of the data set
-    reaches the caller as it is, with a note of the batch or sample (from Python 3.11 on).
+    Raises `ValueError` for a number that is not whole or too small, and for samples of one batch that differ in shape
+    or structure; `TypeError` for what is not a data set or cannot be collated. An exception of the data set reaches
+    the caller as it is, with a note of the batch or sample (from Python 3.11 on).
     """
 
     def __init__(
@@ -44,12 +52,17 @@ class DataLoader:
         shuffle: bool = False,
         *,
         num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         drop_last: bool = False,
         prefetch_factor: int = 2,
         seed: int | None = None,
         device: str = "cpu",
     ):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(f"a data set has a length and a sample for each index; got {dataset!r:.60}, a "
+                            f"{type(dataset).__name__}. Write list(...) of what can only be iterated over")
         self.dataset = dataset
+        self.collate_fn = collate_fn
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.shuffle = shuffle
         self.num_workers = _whole("num_workers", num_workers, 0)
@@ -66,7 +79,7 @@ class DataLoader:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, count = self.epoch, len(self.dataset)
         start, self._start = self._start, 0
         self._handed_out = start
@@ -74,9 +87,9 @@ class DataLoader:
         prepare = functools.partial(self._prepare, order, epoch)
         batches = range(start, len(self))
         with closing(_map_ahead(prepare, batches, self.num_workers, self.prefetch_factor)) as prepared:
-            for images, labels in moved(prepared, self.device):
+            for arrays in moved(prepared, self.device):
                 self._handed_out += 1
-                yield Tensor(images), Tensor(labels)
+                yield map_arrays(Tensor, arrays)
         self.epoch, self._handed_out = epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
@@ -96,15 +109,19 @@ class DataLoader:
                              "use the data set and the batch size that it was taken with")
         self.seed, self.epoch, self._handed_out, self._start = seed, epoch, batch, batch
 
-    def _prepare(self, order: np.ndarray, epoch: int, batch: int) -> _Batch:
+    def _prepare(self, order: np.ndarray, epoch: int, batch: int) -> Any:
+        """A batch with arrays for tensors."""
         indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        if not isinstance(self.dataset, BatchDataset):
-            return _fetch_one_by_one(self.dataset, indices)
+        rng = self._generator(epoch, batch)
         try:
-            return self.dataset.fetch(indices, self._generator(epoch, batch))
+            if self.collate_fn is None:
+                return fetch(self.dataset, indices, rng)
+            with backend.drawing_from(rng):
+                collated = self.collate_fn(read(self.dataset, indices))
+            return map_arrays(lambda array: backend.to_device(array, "cpu"), collated)
         except Exception as error:
-            samples = np.array2string(indices, threshold=8)
-            _note(error, f"while preparing batch {batch} of epoch {epoch}, samples {samples}")
+            note(error, f"while preparing batch {batch} of epoch {epoch}, samples "
+                        f"{np.array2string(indices, threshold=8)}")
             raise
 
     def _generator(self, *place: int) -> np.random.Generator:
@@ -113,8 +130,8 @@ class DataLoader:
 
 
 def _map_ahead(
-    function: Callable[[int], _Batch], items: Iterable[int], workers: int, prefetch_factor: int
-) -> Generator[_Batch, None, None]:
+    function: Callable[[int], Any], items: Iterable[int], workers: int, prefetch_factor: int
+) -> Generator[Any, None, None]:
     """`map(function, items)`, in order, with up to `workers` · `prefetch_factor` results made ahead by threads."""
     if workers == 0:
         yield from map(function, items)
@@ -131,30 +148,6 @@ def _map_ahead(
             yield result
     finally:  # also when the caller leaves early: no thread outlives the iteration
         pool.shutdown(cancel_futures=True)
-
-
-def _fetch_one_by_one(dataset: Dataset, indices: np.ndarray) -> _Batch:
-    """The images and labels of a data set that knows single samples only, stacked."""
-    images, labels = [], []
-    for index in indices.tolist():
-        try:
-            image, label = dataset[index]
-        except Exception as error:
-            _note(error, f"while reading sample {index}")
-            raise
-        images.append(np.asarray(image))
-        labels.append(label)
-        if images[-1].shape != images[0].shape:
-            raise ValueError(
-                f"sample {index} has the shape {images[-1].shape}, but sample {indices[0]} of the same batch has "
-                f"{images[0].shape}; give all images one size, or use batch_size=1"
-            )
-    return np.stack(images), np.array(labels)
-
-
-def _note(error: Exception, text: str) -> None:
-    if hasattr(error, "add_note"):  # from Python 3.11 on
-        error.add_note(text)
 
 
 def _whole(name: str, value: int, least: int) -> int:

@@ -23,30 +23,33 @@ FASHION_CLASSES = (
 class _Source:
     folder: str  # under the cache folder
     mirrors: tuple[str, ...]
-    checksums: dict[str, str]  # name of the gzipped file → md5, as torchvision publishes them
+    files: dict[str, tuple[str, int]]  # name of the gzipped file → md5, as torchvision publishes it, and bytes
+    folders: tuple[str, ...]  # below a root, where others unpack the files
     classes: tuple[str, ...]
 
 
 _MNIST = _Source(
     folder="mnist",
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-    checksums={
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    files={
+        "train-images-idx3-ubyte.gz": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422),
+        "train-labels-idx1-ubyte.gz": ("d53e105ee54ea40749a09fcbcd1e9432", 28_881),
+        "t10k-images-idx3-ubyte.gz": ("9fb629c4189551a2d022fa330f9573f3", 1_648_877),
+        "t10k-labels-idx1-ubyte.gz": ("ec29112dd5afa0611ce80d1b7f02629c", 4_542),
     },
+    folders=("", "raw", "MNIST/raw"),
     classes=DIGITS,
 )
 _FASHION_MNIST = _Source(
     folder="fashion_mnist",
     mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-    checksums={
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    files={
+        "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", 26_421_880),
+        "train-labels-idx1-ubyte.gz": ("25c81989df183df01b3e8a0aad5dffbe", 29_515),
+        "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", 4_422_102),
+        "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", 5_148),
     },
+    folders=("", "raw", "FashionMNIST/raw", "data/fashion"),
     classes=FASHION_CLASSES,
 )
 
@@ -56,8 +59,9 @@ def mnist(
 ) -> ArrayDataset:
     """MNIST's handwritten digits: images (N, 1, 28, 28), labels 0 to 9; 60,000 to train on, 10,000 to test on.
 
-    With `root`, the idx files are read from that folder, gzipped or not, and the network is never
-    touched. Without it they are downloaded once, to ``mnist`` in `cache_folder()`, and their checksums compared.
+    With `root`, the idx files are read from that folder, gzipped or not, also as unpackers (``.idx3-ubyte``), Kaggle
+    (in a folder of the file's name) and torchvision (``MNIST/raw``) leave them, and the network is never touched.
+    Without it they are downloaded once, to ``mnist`` in `cache_folder()`, and their checksums compared.
 
     Raises `FileNotFoundError` for a file that `root` lacks, `ValueError` for a damaged one, and
     `OSError` when the download fails.
@@ -96,12 +100,16 @@ def _load(
 def _find(source: _Source, name: str, root: str | os.PathLike[str] | None) -> Path:
     if root is None:
         urls = tuple(mirror + name for mirror in source.mirrors)
-        return download(urls, cache_folder() / source.folder / name, source.checksums[name])
-    names = (name, name.removesuffix(".gz"))
-    for path in (Path(root) / name for name in names):
-        if path.exists():
+        checksum, size = source.files[name]
+        return download(urls, cache_folder() / source.folder / name, checksum, size)
+    folder, unzipped = Path(os.path.expanduser(root)), name.removesuffix(".gz")
+    dotted = unzipped.replace("-idx", ".idx")  # the name inside the gzip, which some unpackers restore
+    names = (name, unzipped, dotted, f"{dotted}.gz")
+    places = (*names, *(f"{outer}/{inner}" for outer in (unzipped, dotted) for inner in names))
+    for path in (folder / below / place for below in source.folders for place in places):
+        if path.is_file():
             return path
-    raise FileNotFoundError(f"{os.fspath(root)} has neither {names[0]} nor {names[1]}")
+    raise FileNotFoundError(f"{folder} has neither {name} nor {unzipped}")
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,8 @@
 its names; sizes are one whole number, and images smaller than a crop are refused.
 
 As every transform: images (N, C, H, W), float32, in [0, 1], and a generator come in, and images go out; those that
-came in stay as they are. What is drawn is drawn for each image on its own.
+came in stay as they are. What is drawn is drawn for each image on its own. Transforms that only move pixels take any
+dtype; Resize, RandomResize, RandomResizedCrop and PCAJitter raise TypeError for whole numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from numbers import Integral
 
 import numpy as np
 
+from .images import MAX_PIXELS
+from .transforms import check_floats
+
 
 @dataclass(frozen=True)
 class Resize:
-    """The shorter side made `size` pixels long, the ratio of the sides kept; averaged where that makes it smaller."""
+    """The shorter side made `size` pixels long, the ratio of the sides kept; averaged where that makes it smaller.
+
+    Raises ValueError when called on images so narrow that they would become larger than `MAX_PIXELS`.
+    """
 
     size: int
 
@@ -88,6 +95,7 @@ class RandomCrop:
         height, width = images.shape[2:]
         tops = rng.integers(height - self.size, size=len(images), endpoint=True)
         lefts = rng.integers(width - self.size, size=len(images), endpoint=True)
+        check_floats("RandomResizedCrop", images)
         crops = np.empty((*images.shape[:2], self.size, self.size), images.dtype)
         for crop, image, top, left in zip(crops, images, tops, lefts):
             crop[...] = image[:, top : top + self.size, left : left + self.size]
@@ -112,6 +120,7 @@ class RandomResizedCrop:
                 raise ValueError(f"RandomResizedCrop: {name} is {(low, high)}; expected two numbers above 0, in order")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        check_floats("RandomResizedCrop", images)
         crops = np.empty((*images.shape[:2], self.size, self.size), images.dtype)
         for crop, image in zip(crops, images):
             top, left, height, width = self._part(image.shape[1], image.shape[2], rng)
@@ -161,6 +170,7 @@ class PCAJitter:
             raise ValueError(f"PCAJitter: std is {self.std}; expected 0 or more")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        check_floats("PCAJitter", images)
         if images.shape[1] != 3:
             raise ValueError(f"PCAJitter needs red, green and blue; got images {images.shape}")
         alphas = rng.normal(0, self.std, (len(images), 3))
@@ -201,17 +211,23 @@ class TenCrop:
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Images (N, C, H, W) as (N, C, *size), bilinear, averaged where that makes them smaller, by Pillow.
 
-    Raises ModuleNotFoundError naming the extra to install where Pillow is missing.
+    Raises TypeError for images of whole numbers, ValueError for a size above `MAX_PIXELS`, and ModuleNotFoundError
+    naming the extra to install where Pillow is missing.
     """
+    check_floats("Resize", images)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"images of {images.shape[2]}×{images.shape[3]} pixels would become {size[0]}×{size[1]}; at "
+                         f"most {MAX_PIXELS:,} pixels are made of one")
     if images.shape[2:] == size:
         return images
     try:
         from PIL import Image
     except ModuleNotFoundError:
         raise ModuleNotFoundError("resizing photographs needs Pillow; run: pip install 'minidl[images]'") from None
-    resized = np.empty((*images.shape[:2], *size), np.float32)
+    resized = np.empty((*images.shape[:2], *size), images.dtype)
     for target, image in zip(resized.reshape(-1, *size), images.reshape(-1, *images.shape[2:])):
-        target[...] = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        plane = Image.fromarray(np.asarray(image, np.float32))
+        target[...] = plane.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return resized
 
 

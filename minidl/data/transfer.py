@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, gpu
+from ..backend import gpu
+from .collate import map_arrays
 
-Batch = tuple[Array, ...]
 
+def moved(batches: Iterable[Any], device: str) -> Iterator[Any]:
+    """The batches with their arrays on `device`.
 
-def moved(batches: Iterable[tuple[np.ndarray, ...]], device: str) -> Iterator[Batch]:
-    """The batches on `device`. To a GPU they go on a stream of their own, from page-locked memory, which the GPU reads
-    while it computes."""
+    To a GPU they go on a stream of their own, from page-locked memory, which the GPU reads while it computes.
+    """
     if device == "cpu":
         yield from batches
         return
@@ -37,19 +38,24 @@ class _Copier:
         with self.device:
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
 
-    def send(self, batch: tuple[np.ndarray, ...]) -> tuple[Batch, Any, list[np.ndarray]]:
-        """Start copying: the arrays that the batch arrives in, the event of its arrival, what is read until then."""
-        locked = [self.empty_pinned(array.shape, array.dtype) for array in batch]
-        with self.device:
-            arrays = tuple(self.cupy.empty(array.shape, array.dtype) for array in batch)
-            # What lay in this memory before may still be computed on.
-            self.stream.wait_event(self.cupy.cuda.get_current_stream().record())
-            for array, buffer, source in zip(arrays, locked, batch):
-                buffer[...] = source
-                array.set(buffer, stream=self.stream)
-            return arrays, self.stream.record(), locked
+    def send(self, batch: Any) -> tuple[Any, Any, list[np.ndarray]]:
+        """Start copying: the batch with the arrays that arrive, the event of their arrival, what is read until then."""
+        locked: list[np.ndarray] = []
 
-    def receive(self, sent: tuple[Batch, Any, list[np.ndarray]]) -> Batch:
-        arrays, arrival, _ = sent
+        def start(source: np.ndarray) -> Any:
+            buffer = self.empty_pinned(source.shape, source.dtype)
+            buffer[...] = source
+            locked.append(buffer)
+            array = self.cupy.empty(source.shape, source.dtype)
+            # The pool may hand out memory whose previous contents are still in use: wait for the compute stream.
+            self.stream.wait_event(self.cupy.cuda.get_current_stream().record())
+            array.set(buffer, stream=self.stream)
+            return array
+
+        with self.device:
+            return map_arrays(start, batch), self.stream.record(), locked
+
+    def receive(self, sent: tuple[Any, Any, list[np.ndarray]]) -> Any:
+        batch, arrival, _ = sent
         arrival.synchronize()
-        return arrays
+        return batch

@@ -1,8 +1,9 @@
 """What may happen to a batch of images between the disk and the network.
 
-A transform is called as ``transform(images, rng)`` with images (N, C, H, W), float32, and returns new
-ones; whatever it leaves to chance comes from `rng` alone, so the same `rng` gives the same images. Here stand those
-for any images; `photographs` has those for photographs.
+A transform is called as ``transform(images, rng)`` with images (N, C, H, W), float32 in [0, 1], and returns new
+ones. All of its random numbers come from `rng`, so the same `rng` gives the same images. This file has the transforms
+for any images, `photographs` those for photographs. Transforms that only move pixels take any dtype; those that compute
+with them raise TypeError for whole numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Normalize:
     """(image − mean) / std, with one mean and one standard deviation for each channel; (N, C, H, W) or (N, …, C, H, W).
 
     Raises `ValueError` for a standard deviation that is not above 0, for lengths that disagree, and
-    when called on images with another number of channels.
+    when called on images with another number of channels; `TypeError` for images of whole numbers.
     """
 
     mean: Sequence[float]
@@ -46,6 +47,7 @@ class Normalize:
             raise ValueError(f"std is {self.std}; every standard deviation must be above 0")
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        check_floats("Normalize", images)
         if images.shape[-3] != len(self.mean):
             raise ValueError(f"images {images.shape} have {images.shape[-3]} channels; {self} expects {len(self.mean)}")
         mean = np.array(self.mean, images.dtype).reshape(-1, 1, 1)
@@ -105,3 +107,10 @@ class RandomShift:
         # Every shift is a window of the padded image: (N, C, 2·pixels + 1, 2·pixels + 1, H, W), a view.
         windows = sliding_window_view(padded, (height, width), axis=(2, 3))
         return windows[np.arange(count), :, top, left]
+
+
+def check_floats(transform: str, images: np.ndarray) -> None:
+    """Raise TypeError unless `images` are floating-point numbers: 0 to 255 would silently be taken for 0 to 1."""
+    if images.dtype.kind != "f":
+        raise TypeError(f"{transform} computes with floats in [0, 1]; got images of {images.dtype}. "
+                        'Write images.astype("float32") / 255')
