@@ -453,7 +453,7 @@ def test_the_same_images_for_both_are_said_to_be_that(minidl, photographs, tmp_p
     assert "there is no folder val: the test images are the training images" in out
     shutil.copytree(photographs / "val", tmp_path / "one too high" / "photographs")
     one_too_high = minidl("train", "resnet20", "--data", f"imagefolder:{tmp_path / 'one too high'}")
-    assert_mistake(one_too_high, "has the one class 'photographs', and nothing to tell apart")
+    assert_mistake(one_too_high, f"open {tmp_path / 'one too high' / 'photographs'} if those are the classes")
 
 
 def test_runs_on_other_data_are_no_ensemble(minidl, photographer, trained):

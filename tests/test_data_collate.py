@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import strict_cupy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,6 +171,18 @@ def test_a_collate_fn_gets_the_samples_of_a_data_set_that_knows_batches():
     (expected, *_) = DataLoader(digits(), 4)
     for one, other in zip(first, expected):
         np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_a_batch_of_any_structure_goes_to_the_gpu(monkeypatch):
+    strict_cupy.install(monkeypatch)
+    samples = [{"image": np.full((2, 2), i, np.float32), "more": (i, [f"text {i}"])} for i in range(5)]
+    for collate_fn in None, default_collate:
+        batches = list(DataLoader(samples, 2, device="gpu", collate_fn=collate_fn))
+        for batch, numbers in zip(batches, [[0, 1], [2, 3], [4]]):
+            assert batch["image"].device == batch["more"][0].device == "gpu"
+            assert batch["image"].to("cpu").data[:, 0, 0].tolist() == numbers
+            assert batch["more"][0].to("cpu").data.tolist() == numbers
+            assert list(batch["more"][1][0]) == [f"text {number}" for number in numbers]
 
 
 # Random numbers of data sets that are read one by one

@@ -84,6 +84,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send_redirect_to_nonsense(self):
         self.send(b"", 0, 302, Location="http://[::1")
 
+    def send_control_characters(self):
+        self.wfile.write(b"HTTP/1.0 500 \x1b[2Jgone\r\n\r\n")
+
     def send_endless(self):
         self.send(b"", "none")
         while True:
@@ -154,6 +157,7 @@ FAILURES = [
     ("/redirect-to-a-file", MD5, "Redirection to url 'file:///etc/hostname' is not allowed"),
     ("/redirect-to-ftp", MD5, "it redirects to ftp://127.0.0.1/file, which is neither"),
     ("/redirect-to-nonsense", MD5, "redirect-to-nonsense: "),
+    ("/control-characters", MD5, r"HTTP Error 500: \?\[2Jgone"),
     ("/file", "0" * 32, f"its 256,000 bytes have the md5 {MD5}"),
     ("/file", "0" * 64, f"its 256,000 bytes have the sha256 {SHA256}"),
     ("/file", "0" * 8, f"its 256,000 bytes have the sha256 {SHA256}"),

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from minidl.data import read_rgb
+from minidl.data import read_gray, read_rgb
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 
@@ -316,6 +316,66 @@ def test_a_large_image_is_read_or_refused_without_a_warning(tmp_path, monkeypatc
         assert read_rgb(tmp_path / "a.png").shape == (3, 100, 100)
     except ValueError as error:
         assert str(tmp_path / "a.png") in str(error)
+
+
+def test_an_image_has_a_limit_of_pixels(tmp_path, monkeypatch):
+    Image.new("RGB", (100, 50), "white").save(tmp_path / "a.png")
+    monkeypatch.setattr("minidl.data.images.MAX_PIXELS", 5000)
+    assert read_rgb(tmp_path / "a.png").shape == (3, 50, 100)
+    monkeypatch.setattr("minidl.data.images.MAX_PIXELS", 4999)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
+    check_refused(tmp_path / "a.png", complaint="it has 100 × 50 pixels; the limit is 4,999")
+
+
+def test_an_icon_that_holds_a_larger_image_than_it_says_is_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.ico", sizes=[(64, 64)])
+    content = bytearray((tmp_path / "a.ico").read_bytes())
+    content[6:8] = 16, 16  # the sizes in its header
+    (tmp_path / "a.ico").write_bytes(content)
+    monkeypatch.setattr("minidl.data.images.MAX_PIXELS", 1000)
+    check_refused(tmp_path / "a.ico")
+
+
+@pytest.mark.parametrize("error", [
+    struct.error("unpack"), zlib.error("x"), EOFError(), MemoryError(), KeyError("x"), IndexError(), OverflowError(),
+    RuntimeError("a\nb"), AttributeError(), ZeroDivisionError(), NotImplementedError("DXT"), RecursionError(),
+], ids=repr)
+def test_any_error_of_pillow_is_one_error_in_one_line(tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", fails)
+    with pytest.raises(ValueError, match="is not an image that can be read: .") as caught:
+        read_rgb(tmp_path / "a.png")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_that_draws_is_not_run(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    Image.fromarray(RGB).save(tmp_path / "a.png", format="EPS")
+    check_refused(tmp_path / "a.png", complaint="it is EPS: not pixels, but a program")
+
+
+def test_strips_of_a_large_image_are_the_image(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(WORDS).save(tmp_path / "16.png")
+    for pixels in 1, 5, 8, 10:
+        monkeypatch.setattr("minidl.data.images._STRIP_PIXELS", pixels)
+        check_pixels(tmp_path / "a.png", planes(RGB))
+        check_pixels(tmp_path / "16.png", planes(WORDS / 257), steps=1)
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (3, 700)])
+def test_a_thin_drawing_keeps_a_row_of_pixels(tmp_path, size):
+    drawing = Image.new("L", size, 255)
+    drawing.putpixel((0, 0), 0)
+    drawing.save(tmp_path / "a.png")
+    gray = read_gray(tmp_path / "a.png", 28)
+    lines = gray if size[0] > size[1] else gray.T
+    assert gray.shape == (28, 28) and (lines.max(axis=1) > 0).sum() == 1 and (lines.max(axis=0) > 0).all()
 
 
 def test_no_file_stays_open(tmp_path):

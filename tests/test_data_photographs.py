@@ -416,6 +416,11 @@ def test_what_makes_no_sense_is_refused(make, complaint):
         make()
 
 
+def test_a_narrow_image_does_not_become_a_giant():
+    with pytest.raises(ValueError, match="images of 1×500000 pixels would become 256×128000000; at most 89,478,485"):
+        Resize(256)(np.zeros((1, 3, 1, 500_000), np.float32), RNG)
+
+
 def test_resizing_without_pillow_tells_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'minidl[images]'")):

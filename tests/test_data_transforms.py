@@ -5,7 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Compose, Fit, Normalize, RandomShift, digits
+from minidl.data import (
+    CenterCrop,
+    Compose,
+    Fit,
+    Normalize,
+    PCAJitter,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResize,
+    RandomResizedCrop,
+    RandomShift,
+    Resize,
+    TenCrop,
+    digits,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -85,6 +99,38 @@ def test_random_numbers_come_from_the_generator_alone():
     first, again, other = (RandomShift(2)(batch, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+COMPUTING = [Normalize([0.5], [2.0]), PCAJitter(), Resize(4), Resize(8), RandomResize(3, 9), RandomResizedCrop(4)]
+MOVING = [Fit(9), RandomShift(1), CenterCrop(4), RandomCrop(4, padding=1), RandomHorizontalFlip(), TenCrop(4)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+@pytest.mark.parametrize("transform", COMPUTING, ids=repr)
+def test_transforms_that_compute_refuse_whole_numbers(transform, dtype):
+    """They would take 0 to 255 for 0 to 1."""
+    for count in 0, 2:
+        with pytest.raises(TypeError, match=rf'got images of {dtype}. Write images.astype\("float32"\) / 255'):
+            transform(images(count, 1, 8, 8).astype(dtype), RNG)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float64"])
+@pytest.mark.parametrize("transform", MOVING, ids=repr)
+def test_transforms_that_only_move_pixels_take_any_numbers(transform, dtype):
+    pixels = np.random.default_rng(2).integers(1, 200, (3, 3, 8, 8))
+    moved = transform(pixels.astype(dtype), np.random.default_rng(5))
+    assert moved.dtype == dtype
+    np.testing.assert_array_equal(moved, transform(pixels.astype(np.float32), np.random.default_rng(5)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
+@pytest.mark.parametrize("transform", [Normalize([0.5], [2.0]), Resize(4), RandomResizedCrop(4)], ids=repr)
+def test_transforms_that_compute_take_any_floats(transform, dtype):
+    if not isinstance(transform, Normalize):
+        pytest.importorskip("PIL", reason="needs Pillow")
+    batch = images(2, 1, 8, 8)
+    expected = transform(batch, np.random.default_rng(5))
+    np.testing.assert_allclose(transform(batch.astype(dtype), np.random.default_rng(5)), expected, atol=2e-3)
 
 
 def test_compose_goes_from_the_first_to_the_last():

@@ -48,8 +48,8 @@ def download(
     not before. Nothing else stays behind: what a download that was killed has left, the next one of this file removes.
 
     Raises `OSError` when no address gives the file, with the reason for each and where to put the
-    file by hand; `ValueError` for a checksum that is none of these. An answer that is too slow counts as none:
-    30 seconds without a byte, or less than 1,000 bytes per second over a minute.
+    file by hand; `ValueError` for a checksum of another length. An address is given up when it sends no byte
+    for 30 seconds, or less than 1,000 bytes per second over a minute.
     """
     from http.client import HTTPException  # the network costs time to import, and most runs need none
 
@@ -74,7 +74,8 @@ def download(
                 os.replace(part, path)
                 return path
         except (OSError, ValueError, HTTPException) as error:
-            reasons.append(f"  {url}: {error or type(error).__name__}")
+            reason = str(error) or type(error).__name__
+            reasons.append(f"  {url}: " + "".join(letter if letter.isprintable() else "?" for letter in reason))
     raise OSError(
         "\n".join([f"could not download {path.name}:", *reasons])
         + f"\nTo go on without the network, put the file at {path} by hand ({algorithm} {checksum})."

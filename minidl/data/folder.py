@@ -152,7 +152,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in `folder`, by name, but not what is hidden or left over. Raises FileNotFoundError for a broken link."""
+    """The entries of `folder` by name, without hidden and left-over ones. FileNotFoundError for a broken link."""
     with os.scandir(folder) as entries:
         found = sorted((entry for entry in entries if not entry.name.startswith(".") and entry.name not in LEFTOVERS),
                        key=operator.attrgetter("name"))

@@ -2,7 +2,7 @@
 its names; sizes are one whole number, and images smaller than a crop are refused.
 
 As every transform: images (N, C, H, W), float32, in [0, 1], and a generator come in, and images go out; those that
-came in stay as they are. What is drawn is drawn for each image on its own. Transforms that only move pixels take any
+came in stay as they are. Random numbers are drawn for each image on its own. Transforms that only move pixels take any
 dtype; Resize, RandomResize, RandomResizedCrop and PCAJitter raise TypeError for whole numbers.
 """
 
@@ -95,7 +95,6 @@ class RandomCrop:
         height, width = images.shape[2:]
         tops = rng.integers(height - self.size, size=len(images), endpoint=True)
         lefts = rng.integers(width - self.size, size=len(images), endpoint=True)
-        check_floats("RandomResizedCrop", images)
         crops = np.empty((*images.shape[:2], self.size, self.size), images.dtype)
         for crop, image, top, left in zip(crops, images, tops, lefts):
             crop[...] = image[:, top : top + self.size, left : left + self.size]
