@@ -139,22 +139,25 @@ def promoted(*operands: Any, floats: bool = False) -> tuple[Any, ...]:
     whole numbers or bools is computed in float32. Raises TypeError for what is neither array nor number, ValueError for
     a whole number of more than 64 bits.
     """
-    arrays = [x.dtype for x in operands if is_array(x)]
-    if len(set(arrays)) == 1 and arrays[0].kind == "f":
+    arrays = {x.dtype for x in operands if is_array(x)}
+    numbers = _common(_dtype_of_number(x) for x in operands if not is_array(x))
+    if len(arrays) == 1 and next(iter(arrays)).kind == "f":
         return operands  # a Python number takes the dtype of the array by itself
     axes = _common(x.dtype for x in operands if is_array(x) and x.ndim)
     scalars = _common(x.dtype for x in operands if is_array(x) and not x.ndim)
-    numbers = _common(_dtype_of_number(x) for x in operands if not is_array(x))
     dtype = _of_higher_kind(axes, _of_higher_kind(scalars, numbers))
     if floats and dtype is not None and dtype.kind != "f":
         dtype = np.dtype(np.float32)
     return tuple(_as(x, dtype) for x in operands)
 
 
+_NUMBERS = ((bool, np.dtype(np.bool_)), (Integral, np.dtype(np.int64)), (Real, np.dtype(np.float32)))
+
+
 def _dtype_of_number(x: Any) -> np.dtype:
-    for kind, dtype in ((bool, np.bool_), (Integral, np.int64), (Real, np.float32)):
+    for kind, dtype in _NUMBERS:
         if isinstance(x, kind):
-            return np.dtype(dtype)
+            return dtype
     raise TypeError(f"tensors are computed with tensors, arrays and numbers; got {type(x).__name__} {x!r}")
 
 

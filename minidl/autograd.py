@@ -776,10 +776,19 @@ def _index_part(part: Any, device: str) -> Any:
 
 
 def device_or_dtype(device: Any, dtype: Any) -> tuple[str | None, Any]:
-    """The arguments of `to`, whose first may be either, as in PyTorch."""
-    if device is None or (isinstance(device, str) and device not in np.sctypeDict):
+    """The arguments of `to`, as in PyTorch: the first may be a device, a dtype, or a tensor whose both are meant."""
+    if isinstance(device, Tensor):
+        return device.device, device.dtype
+    if device is None or (isinstance(device, str) and device.startswith(("cpu", "gpu"))):
         return device, dtype
-    return None, device
+    try:
+        return None, np.dtype(device)
+    except TypeError:
+        if not isinstance(device, str):
+            raise TypeError(f"to: takes a device, a dtype or a tensor; got {device!r}") from None
+        if device.startswith(("bfloat", "float", "complex", "int", "uint")):
+            raise TypeError(f"to: there is no dtype {device!r}; floats are float16, float32 and float64") from None
+        return device, dtype
 
 
 def _varargs(values: tuple[Any, ...]) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Convolution, its transpose, and the two halves of it that the lecture derives (claim D8): im2col and col2im."""
 
+import tracemalloc
+
 import cases
 import hypothesis.strategies as st
 import numpy as np
@@ -212,3 +214,37 @@ def test_col2im_refuses(shape, arguments, values):
 def test_im2col_refuses(options, values):
     with pytest.raises(ValueError, match=mentions(*values)):
         F.im2col(*tensors(IMAGE), **options)
+
+
+# Windows far apart
+
+FAR = {
+    "one pixel each": {"stride": (6, 7)}, "with padding": {"stride": (9, 8), "padding": (4, 3)},
+    "dilated": {"stride": 7, "dilation": (2, 1), "padding": 2}, "in groups": {"stride": (5, 6), "groups": 2},
+}
+
+
+@pytest.mark.parametrize("options", FAR.values(), ids=FAR)
+def test_windows_that_do_not_touch_are_convolved(options):
+    rng = np.random.default_rng(0)
+    shapes = {"input": (2, 4, 13, 15), "weight": (4, 4 // options.get("groups", 1), 2, 3), "bias": (4,)}
+    case = Case({name: rng.standard_normal(shape) for name, shape in shapes.items()}, options)
+    check_value(F.conv2d, oracles.conv2d, case)
+    check_gradient(F.conv2d, case)
+
+
+def test_what_lies_between_far_windows_takes_no_memory():
+    tracemalloc.start()
+    x, w = (dl.tensor(np.ones((1, 1, 1, 1)), requires_grad=True) for _ in range(2))
+    y = F.conv2d(x, w, padding=6000, stride=6000)
+    y.sum().backward()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert y.data.tolist() == [[[[0, 0, 0], [0, 1, 0], [0, 0, 0]]]] and x.grad.item() == w.grad.item() == 1
+    assert peak < 1 << 20  # the padded image alone would take a gigabyte
+
+
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
+def test_a_number_that_no_memory_reaches_is_refused(option):
+    with pytest.raises(ValueError, match=mentions("conv2d", option, 2**70)):
+        F.conv2d(dl.tensor(np.ones((1, 4, 4))), dl.tensor(np.ones((1, 1, 2, 2))), **{option: 2**70})

@@ -1,5 +1,7 @@
 """Max, average and adaptive pooling: where the windows lie, who wins, and where the gradient goes (claim D9)."""
 
+import time
+
 import cases
 import hypothesis.strategies as st
 import numpy as np
@@ -202,3 +204,73 @@ def test_refuses(pool, shape, options, error, values):
 def test_refuses_in_its_own_way(call, values):
     with pytest.raises(ValueError, match=mentions(*values)):
         call(dl.tensor(np.ones(IMAGE)))
+
+
+# Large windows
+
+LARGE = {
+    "the whole image": {"kernel_size": (11, 13)}, "half of it": {"kernel_size": (6, 7)},
+    "half of it, everywhere": {"kernel_size": 6, "stride": 1}, "one row": {"kernel_size": (1, 13), "stride": 2},
+    "one column, padded": {"kernel_size": (9, 1), "stride": 1, "padding": (4, 0)},
+    "almost nothing of it": {"kernel_size": (10, 12), "stride": (2, 3), "padding": (5, 6)},
+    "sticking out": {"kernel_size": 8, "stride": 5, "padding": 2, "ceil_mode": True},
+}
+
+
+@pytest.mark.parametrize("options", LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+def test_large_windows_are_windows(name, options):
+    image = np.random.default_rng(0).integers(-3, 4, (2, 2, 11, 13)).astype(float)  # with many ties
+    case = Case({"input": image}, options)
+    check_value(getattr(F, name), getattr(oracles, name), case)
+    if name == "avg_pool2d":
+        check_gradient(getattr(F, name), case)
+
+
+@pytest.mark.parametrize("options", LARGE.values(), ids=LARGE)
+def test_the_gradient_of_a_large_window_goes_to_its_first_maximum_or_last_nan(options):
+    torch = cases.pytorch()
+    rng = np.random.default_rng(0)
+    for nans in (0, 9):
+        image = rng.integers(-3, 4, (2, 2, 11, 13)).astype(float)
+        image.reshape(-1)[rng.choice(image.size, nans, replace=False)] = np.nan
+        x, theirs = cases.leaf(image), torch.tensor(image, requires_grad=True)
+        y, expected = F.max_pool2d(x, **options), torch.nn.functional.max_pool2d(theirs, **options)
+        g = rng.standard_normal(y.shape)
+        y.backward(dl.tensor(g))
+        expected.backward(torch.tensor(g))
+        np.testing.assert_array_equal(y.data, expected.detach().numpy())
+        np.testing.assert_allclose(x.grad.data, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name, oracle", [("max_pool2d", np.max), ("avg_pool2d", np.mean)])
+def test_a_window_over_a_large_image_costs_what_its_pixels_cost(name, oracle):
+    image = np.random.default_rng(0).standard_normal((1, 1, 700, 700)).astype(np.float32)
+    started = time.process_time()
+    x = dl.tensor(image, requires_grad=True)
+    y = getattr(F, name)(x, 700)
+    y.sum().backward()
+    assert time.process_time() - started < 1  # 490,000 passes over an output took 26 s
+    np.testing.assert_allclose(y.item(), oracle(image.astype(float)), rtol=1e-5)
+    np.testing.assert_allclose(x.grad.data.sum(), 1, rtol=1e-4)
+
+
+def test_an_infinite_gradient_stays_where_the_maximum_is():
+    x = dl.tensor(np.arange(16.0).reshape(1, 4, 4), requires_grad=True)
+    F.max_pool2d(x, 2).backward(np.array([[[np.inf, 1], [2, np.nan]]]))
+    np.testing.assert_array_equal(x.grad.data[0, 1::2, 1::2], [[np.inf, 1], [2, np.nan]])
+    assert np.count_nonzero(x.grad.data) == 4
+
+
+@pytest.mark.parametrize("stride", [5, 10**6, 10**18])
+def test_a_stride_beyond_the_image_costs_nothing(stride):
+    x = dl.tensor(np.arange(16.0).reshape(1, 4, 4))
+    assert F.max_pool2d(x, 2, stride).data.tolist() == [[[5]]]
+    assert F.avg_pool2d(x, 2, stride).data.tolist() == [[[2.5]]]
+
+
+def test_whole_numbers_have_a_maximum_and_padding_is_never_it():
+    for dtype in ("int8", "uint8", "int64"):
+        lowest = np.iinfo(dtype).min
+        x = dl.tensor(np.full((1, 2, 2), lowest, dtype))
+        np.testing.assert_array_equal(F.max_pool2d(x, 2, 1, 1).data, np.full((1, 3, 3), lowest, dtype), strict=True)

@@ -182,3 +182,17 @@ def test_pad_agrees_with_pytorch(mode, data):
 def test_pad_refuses(margins, mode, values):
     with pytest.raises(ValueError, match=mentions(*values)):
         F.pad(dl.tensor(np.ones((1, 1, 5, 5))), margins, mode)
+
+
+@pytest.mark.parametrize("amounts", [1, 1.5, "12", (1.5, 1), ("1", "1")], ids=repr)
+def test_pad_takes_a_tuple_of_whole_numbers(amounts):
+    with pytest.raises(TypeError, match=mentions("pad: amounts are a tuple", repr(amounts))):
+        F.pad(dl.tensor([1.0, 2.0]), amounts)
+
+
+@pytest.mark.parametrize("tensors, said", [
+    (np.ones((2, 3)), "takes a list of tensors; got a ndarray"), ([None, np.ones(2)], "number 0 is a NoneType"),
+])
+def test_cat_takes_a_list_of_tensors(tensors, said):
+    with pytest.raises(TypeError, match=f"cat: .*{said}"):
+        F.cat(tensors)

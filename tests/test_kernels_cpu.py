@@ -262,3 +262,59 @@ def test_the_power_by_roots_is_the_power(beta):
     x = np.random.default_rng(0).standard_normal((2, 7, 3, 4))
     expected = oracles.local_response_norm(x, 5, 0.1, beta, 2.0)
     assert_near(cpu.local_response_norm(x, 5, 0.1, beta, 2.0)[0], expected, 1e-12)
+
+
+# ---------------------------------------------------------------------------------------------
+# Sums
+# ---------------------------------------------------------------------------------------------
+
+@given(st.data())
+def test_sums_are_sums_in_whatever_order_an_array_lies_in_memory(data):
+    shape = data.draw(st.lists(st.integers(0, 40), min_size=0, max_size=3))
+    x = np.random.default_rng(0).standard_normal(shape)
+    x = x.transpose(data.draw(st.permutations(range(x.ndim))))[tuple(
+        slice(None, None, data.draw(st.sampled_from([1, 2, -1]))) for _ in shape)]
+    axes = tuple(axis for axis in range(x.ndim) if data.draw(st.booleans()))
+    found, before = cpu.sum_over(x, axes), x.copy()
+    np.testing.assert_allclose(found, x.sum(axis=axes, keepdims=True), rtol=1e-12, atol=1e-12, strict=True)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("view", [
+    lambda x: x, lambda x: x[:, ::2], lambda x: x[::-1], np.asfortranarray, lambda x: x.reshape(1000, -1, 4),
+], ids=["rows", "every other column", "backwards", "columns", "a stack"])
+def test_many_equal_values_are_summed_as_in_pairs(view):
+    x = view(np.full((200_000, 4), 0.1, np.float32))
+    for axes in (tuple(range(x.ndim)), tuple(range(x.ndim - 1))):
+        terms = x.size // (x.shape[-1] if len(axes) < x.ndim else 1)
+        np.testing.assert_allclose(cpu.sum_over(x, axes), np.float64(np.float32(0.1)) * terms, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------
+# Winograd's limits
+# ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 3e38])
+def test_winograd_hands_what_is_not_finite_to_im2col(number):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((1, 4, 12, 12)).astype(np.float32)
+    image[0, 0, 5, 5] = number
+    x, w = dl.tensor(image, requires_grad=True), dl.tensor(rng.random((4, 4, 3, 3)).astype(np.float32) / 9)
+    w.requires_grad_()
+    found = []
+    for algorithm in ("winograd", "im2col"):
+        x.grad = w.grad = None
+        with F.conv_algorithm(algorithm), np.errstate(all="ignore"):
+            y = F.conv2d(x, w, padding=1)
+            y.backward(np.ones(y.shape, np.float32))
+        found.append([y.data, w.grad.data, x.grad.data])
+    for ours, right in zip(*found):
+        np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64"])
+def test_winograd_is_for_floats_of_32_and_64_bits(dtype):
+    x, w = dl.tensor(np.ones((4, 32, 16, 16), dtype)), dl.tensor(np.ones((32, 32, 3, 3), dtype))
+    with F.conv_algorithm("winograd") as ran:
+        y = F.conv2d(x, w)
+    assert ran == ["im2col"] and y.dtype == dtype and (y.data == 288).all()

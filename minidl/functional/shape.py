@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 from ..arrays import full_as, promoted
 from ..autograd import Tensor, differentiable, index_parts
@@ -62,8 +63,11 @@ def getitem(x, *, index):
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors along `dim`; they agree in all other sizes. Inception modules join their branches so.
 
-    Raises ValueError for no tensors, a `dim` that they do not have, or sizes that differ elsewhere.
+    Raises TypeError for what is not a list or tuple of tensors, ValueError for no tensors, a `dim` that they do not
+    have, or sizes that differ elsewhere.
     """
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"cat: takes a list of tensors; got a {type(tensors).__name__}. Write F.cat([x, y])")
     if not tensors:
         raise ValueError("cat: needs at least one tensor; got none")
     return concatenate(*tensors, dim=dim)
@@ -72,6 +76,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @differentiable
 def concatenate(*arrays, dim):
     """[x₁, x₂, …] side by side     ∂L/∂xᵢ = the part of g where xᵢ stands"""
+    for index, array in enumerate(arrays):
+        if not is_array(array):
+            raise TypeError(f"cat: joins tensors; number {index} is a {type(array).__name__}")
     arrays = promoted(*arrays)
     first = arrays[0].shape
     if not -len(first) <= dim < len(first):
@@ -101,9 +108,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """Pad the last axes, PyTorch's order: (left, right, top, bottom, …), the last axis first.
 
     `mode`: ``"constant"`` (with `value`, default 0; negative amounts crop), ``"reflect"`` (without
-    repeating the edge), ``"replicate"`` or ``"circular"``. Raises ValueError for an odd number of
-    amounts, more amounts than axes, or more padding than the mode can fill from the input.
+    repeating the edge), ``"replicate"`` or ``"circular"``. Raises TypeError for amounts that are not a tuple or list of
+    whole numbers, ValueError for an odd number of amounts, more amounts than axes, or more padding than the mode can
+    fill from the input.
     """
+    if not isinstance(pad, (tuple, list)) or not all(isinstance(n, Integral) for n in pad):
+        raise TypeError(f"pad: amounts are a tuple of whole numbers, (left, right, top, bottom); got {pad!r}")
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise ValueError(f"pad: needs (before, after) for at most {input.ndim} axes, last axis first; got {tuple(pad)}")
     if mode not in ("constant", *_SOURCES):
