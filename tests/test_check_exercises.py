@@ -533,8 +533,13 @@ def blank(z):
     raise NotImplementedError
 
 
+def asks_too_much(z):
+    return memoryview(z)[0]
+
+
 UNUSABLE = [
     (blank, "it is not done yet"),
+    (asks_too_much, "it raises NotImplementedError: multi-dimensional sub-views are not implemented (line "),
     (lambda z: ..., "it is not done yet"),
     (lambda z: None, "it returns None"),
     (lambda z: "a", "it returns <U1 values"),
@@ -552,6 +557,18 @@ UNUSABLE = [
 def test_what_is_no_answer_is_called_so(function, words):
     line = inspect.getsourcelines(divides)[1] + 2
     assert words.format(line=line) in failure("softmax", function).diagnosis
+
+
+def test_a_function_that_refuses_whole_numbers_is_told_that_they_are_some():
+    def of_floats_only(z):
+        if z.dtype.kind != "f":
+            raise TypeError("no softmax of int64")
+        return answers.softmax(z)
+
+    error = failure("softmax", of_floats_only)
+    assert "it raises TypeError: no softmax of int64" in error.diagnosis
+    assert "z holds whole numbers here (dtype int64)" in str(error) and "z = np.asarray(z, float)" in str(error)
+    assert "whole numbers" not in str(failure("softmax", divides))
 
 
 def test_an_error_inside_numpy_or_minidl_names_the_students_line():

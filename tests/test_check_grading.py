@@ -2,19 +2,23 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from answers import SOLUTIONS
 
 import minidl
+from minidl.check import files, grading
 from minidl.check.calling import Outcome
+from minidl.check.cells import python_of
 from minidl.check.grading import Limits, grade, plain
-from minidl.check.submission import decode, encode
+from minidl.check.submission import decode, encode, limit
 from minidl.cli import main
 
 NUMPY = "import numpy as np\n"
@@ -69,7 +73,7 @@ def test_all_right_answers_pass(tmp_path):
 
 
 def test_a_notebook_runs_cell_by_cell_without_ipython(tmp_path):
-    cells = ["%matplotlib inline\nimport numpy as np", "%%timeit\nboom", "1 / 0", "!ls\n" + SOLUTIONS["softmax"],
+    cells = ["%matplotlib inline\nimport numpy as np", "%%bash\nboom", "1 / 0", "!ls\n" + SOLUTIONS["softmax"],
              "from minidl import check\ncheck.exercise('softmax', lambda z: z)", "softmax?"]
     grade = graded(tmp_path, anna_ipynb=notebook(*cells))["anna"]
     assert softmax_of(grade).status == "passed"
@@ -131,8 +135,179 @@ def test_submissions_of_one_name_are_told_apart(tmp_path):
 
 def test_a_file_is_no_folder_of_submissions(tmp_path):
     path = submit(tmp_path, anna=SOFTMAX) / "anna.py"
-    with pytest.raises(ValueError, match="takes a folder.*anna.py is none"):
+    with pytest.raises(ValueError, match="takes a folder.*anna.py is not a folder"):
         grade(path)
+
+
+LOOKS_UP_ITS_MODULE = """
+from __future__ import annotations
+import dataclasses, inspect, pickle, typing
+@dataclasses.dataclass
+class Settings:
+    rate: float
+    parent: Settings | None = None
+class Pair(typing.NamedTuple):
+    a: Settings
+assert pickle.loads(pickle.dumps(Settings(0.1))) == Settings(0.1)
+assert typing.get_type_hints(Pair)["a"] is Settings
+assert "rate: float" in inspect.getsource(Settings)
+"""
+
+SCRIPT = """
+import argparse, inspect
+argparse.ArgumentParser().parse_args()
+def f(x: int): ...
+assert inspect.signature(f).parameters['x'].annotation is int
+if __name__ == '__main__':
+    raise ValueError
+"""
+
+IPYTHON = """%%capture
+%%time
+%load_ext autoreload
+files = !ls *.py
+for file in files:
+    !cat {file}
+    %time size = len(file)
+%time three = 3
+assert three == 3
+timed = %timeit -o sum([1, 2])
+import numpy as np
+np.exp?
+?np.exp
+!pip install numpy \\
+    scipy
+pip install scipy
+get_ipython().run_line_magic("matplotlib", "inline")
+if "google.colab" in str(get_ipython()):
+    raise SystemExit
+display(three)
+text = '''
+%magic
+Is it right?
+'''
+assert text.split() == ["%magic", "Is", "it", "right?"]
+seven = (10
+    % 3)
+"""
+
+EXPORTED = "get_ipython().system('ls')\nget_ipython().run_cell_magic('time', '', " + repr(SOFTMAX) + ")\n"
+
+THREADS = "from concurrent.futures import ThreadPoolExecutor\nassert ThreadPoolExecutor(2).submit(int).result() == 0\n"
+
+HONEST = {  # by file: its bytes; what is above the function raises nothing
+    "bom.py": b"\xef\xbb\xbf" + SOFTMAX.encode(),
+    "latin1.py": "# -*- coding: latin-1 -*-\nassert len('Übung') == 5\n".encode("latin-1") + SOFTMAX.encode(),
+    "upper.PY": SOFTMAX.encode(),
+    "script.py": (SCRIPT + SOFTMAX).replace("\n", "\r\n").encode(),
+    "looks_up_its_module.py": (LOOKS_UP_ITS_MODULE + SOFTMAX).encode(),
+    "exported.py": EXPORTED.encode(),
+    "notebook_bom.ipynb": b"\xef\xbb\xbf" + notebook(None, [], SOFTMAX.splitlines(keepends=True)).encode(),
+    "notebook_utf16.ipynb": notebook(
+        "from __future__ import annotations", "def f(x: Later): ...\n" + SOFTMAX).encode("utf-16"),
+    "random.py": (
+        "import resource\nassert resource.getrlimit(resource.RLIMIT_AS)[0] == 512 << 20\n" + SOFTMAX).encode(),
+    "numpy.py": SOFTMAX.encode(),
+    "minidl.py": SOFTMAX.encode(),
+    "sitecustomize.py": SOFTMAX.encode(),
+}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("honest")
+    for name, source in HONEST.items():
+        (folder / name).write_bytes(source)
+    return {grade.student: grade for grade in grade(folder, QUICK)}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_a_right_submission_passes_whatever_its_form_and_name(honest, name):
+    grade = honest[name.partition(".")[0]]
+    assert softmax_of(grade).status == "passed" and grade.notes == ()
+
+
+def test_what_only_ipython_runs_is_skipped_and_the_rest_runs(tmp_path):
+    grade = graded(tmp_path, anna_ipynb=notebook(IPYTHON + SOLUTIONS["softmax"]))["anna"]
+    assert softmax_of(grade).status == "passed"
+    assert grade.notes == ("anna.ipynb, cell 1: skipped '%load_ext autoreload' and 7 more, which only IPython runs",)
+
+
+@pytest.mark.parametrize(
+    "source, python",
+    [
+        ("x = !ls -l", "x = []"), ("a.b, c[0] = !ls", "a.b, c[0] = []"), ("if 1:\n  !!ls", "if 1:\n  pass"),
+        ("x = %timeit -o f()", "x = None"), ("%time x = f()", "x = f()"), ("y = %time f()", "y = f()"),
+        ("np.exp?", "pass"), ("np.exp??  # help", "pass"), ("?np.exp", "pass"), ("%pip install x", "pass"),
+        ("!a \\\n b \\\n c\nx = 1", "pass\n\n\nx = 1"), ("!echo don't", "pass"), ("\n%%time\nx = 1", "\n\nx = 1"),
+        ("%%timeit n = 3\nx = 1", "\nx = 1"), ("%%bash\nls", ""), ("%%\nx", ""), ("y = (x\n % 3)", "y = (x\n % 3)"),
+        ("x = 7 %% 3", "x = 7 %% 3"), ("f(", "f("), ("x = 1\0", "x = 1\0"),
+        ("'''\n%x\n!y\nz?\n'''", "'''\n%x\n!y\nz?\n'''"),
+    ],
+    ids=repr,
+)
+def test_ipythons_syntax_becomes_python_with_the_same_line_numbers(source, python):
+    assert python_of(source)[0] == python
+
+
+def test_a_statement_that_fails_ends_nothing_but_itself(tmp_path):
+    source = "import no_such_module\nn = int(input())\n" + SOFTMAX + "print(n)\n" * 5
+    grade = graded(tmp_path, anna=source)["anna"]
+    assert softmax_of(grade).status == "passed"
+    assert [note.partition(" raises ")[2].partition(":")[0] for note in grade.notes[:3]] == [
+        "ModuleNotFoundError", "EOFError", "NameError"]
+    assert grade.notes[3:] == ("anna.py: 4 more statements fail",)
+
+
+def test_the_files_of_a_folder_import_each_other_and_read_what_is_beside_them(tmp_path):
+    for name, source in {
+        "helpers.py": "from models import two\n", "models.py": "two = 2\n", "parts/deep.py": "three = 3\n",
+        "random.py": "four = 4\n", "week1/utils.py": "five = 5\n", "week1/a.py": "from utils import five\n",
+        "week2/utils.py": "six = 6\n", "week2/b.py": "from utils import six\nassert open('data.txt').read() == '7'\n",
+        "week2/data.txt": "7",
+        "answers.py": "from helpers import two\nfrom . import models\nfrom parts.deep import three\n"
+                      "import models, random\nassert random.four == 4\n" + SOFTMAX,
+    }.items():
+        path = tmp_path / "dora" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    (only,) = grade(tmp_path, QUICK)
+    assert only.passed == 1 and only.notes == ()
+
+
+def test_no_file_of_a_submission_replaces_a_module_of_python(tmp_path):
+    folder = tmp_path / "emma"
+    (folder / "tools").mkdir(parents=True)
+    submit(folder / "tools", __init__=THREADS + "import csv, random\nrandom.Random(0)\n")
+    submit(folder, **dict.fromkeys(sys.stdlib_module_names, "raise ValueError('not this')"),
+           answers="import tools\nimport minidl\n" + SOFTMAX.replace("return", "np.random.default_rng(0)\n    return"))
+    (only,) = grade(tmp_path, QUICK)
+    assert only.passed == 1 and not any("answers.py" in note for note in only.notes)
+
+
+def test_no_submission_is_a_module_for_another(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)  # as `python -m minidl grade .` has it
+    source = ("import importlib.util, wave\nassert wave.Wave_read\nassert importlib.util.find_spec('carl') is None\n"
+              + SOFTMAX)
+    grades = graded(tmp_path, anna=source, wave=SOFTMAX, carl=SOFTMAX)
+    assert [(grade.passed, grade.notes) for grade in grades.values()] == [(1, ())] * 3
+
+
+def test_a_folder_of_submissions_from_which_this_process_imports_is_refused(tmp_path, monkeypatch):
+    submit(tmp_path, code=SOFTMAX)
+    module = ModuleType("code")
+    module.__file__ = str(tmp_path / "code.py")
+    monkeypatch.setitem(sys.modules, "code", module)
+    with pytest.raises(ValueError, match="code.py in .* was imported as a module.*from another folder"):
+        grade(tmp_path)
+
+
+def test_an_encoding_that_python_does_not_run_is_noted(tmp_path):
+    (tmp_path / "anna.py").write_bytes(SOFTMAX.encode("utf-16"))
+    (tmp_path / "berta.py").write_text("# coding: no-such-code\n" + SOFTMAX)
+    (tmp_path / "carl.ipynb").write_text("[" * 100_000)
+    notes = [grade.notes[0] for grade in grade(tmp_path, QUICK)]
+    assert "UTF-16" in notes[0] and all("save it as UTF-8" in note for note in notes[:2]) and "nested" in notes[2]
 
 
 # Hostile submissions
@@ -264,6 +439,125 @@ def test_the_submissions_themselves_stay_as_they_are(tmp_path):
     source = SOFTMAX + "open(__file__, 'w').write('changed')"
     graded(tmp_path, anna=source)
     assert (tmp_path / "anna.py").read_text() == source and list(tmp_path.iterdir()) == [tmp_path / "anna.py"]
+
+
+# Files and disk
+
+def copied(folder, source, room=2**30):
+    target = folder / "copy"
+    notes = files.copy(source, target, room)
+    return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}, notes
+
+
+def test_of_a_folder_only_regular_files_are_copied(tmp_path):
+    folder = tmp_path / "dora"
+    for name in (".git", "env/lib", "__pycache__", "pack"):
+        (folder / name).mkdir(parents=True)
+        submit(folder / name, a=SOFTMAX)
+    (folder / "env" / "pyvenv.cfg").touch()
+    submit(folder / "pack", __init__="")
+    submit(tmp_path, outside=SOFTMAX)
+    links = {"up": "..", "b.py": "../outside.py", "zero.py": "/dev/zero", "nowhere": "no", "loop": "loop"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    os.mkfifo(folder / "fifo")
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(2**40)
+    names, (note,) = copied(tmp_path, folder)
+    assert names == {"b.py", "pack/a.py", "pack/__init__.py"}
+    assert note == "left out: up (a link to a folder) and 5 more"
+    assert (tmp_path / "copy" / "b.py").read_text() == SOFTMAX
+
+
+def test_of_a_folder_with_too_much_the_answers_are_copied_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_FILES", 5)
+    (tmp_path / "dora").mkdir()
+    for i in range(9):
+        (tmp_path / "dora" / f"{i}.txt").write_bytes(bytes(100))
+    submit(tmp_path / "dora", z=SOFTMAX)
+    names, notes = copied(tmp_path, tmp_path / "dora")
+    assert names == {"z.py", "0.txt", "1.txt", "2.txt", "3.txt"}
+    assert notes == ["left out: 4.txt (more than 5 files) and 4 more"]
+    names, notes = copied(tmp_path / "dora", tmp_path / "dora", room=files.BLOCK)
+    assert names == {"z.py"} and "and 8 more" in notes[0]
+
+
+@pytest.mark.parametrize("kind", ["a device", "a pipe", "a socket", "a huge file", "nothing"])
+def test_what_is_no_regular_file_of_a_bounded_size_is_not_copied(tmp_path, kind):
+    source = tmp_path / "anna.py"
+    if kind == "a pipe":
+        os.mkfifo(source)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(source))
+    elif kind == "a huge file":
+        with open(source, "wb") as file:
+            file.truncate(2**40)
+    else:
+        source.symlink_to("/dev/zero" if kind == "a device" else "nowhere")
+    with pytest.raises((OSError, ValueError), match="not a regular file|larger than 64 MiB|No such file"):
+        files.copy(source, tmp_path / "copy", 2**30)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_submissions_that_fill_the_disk_harm_no_other_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(grading, "DISK", 16 * 2**20)
+    monkeypatch.setattr(grading.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mallory.py").symlink_to("/dev/zero")
+    write = "for i in range({}):\n    open(f'f{{i}}', 'wb').write(bytes({}))\n"
+    deep = "import os\nfor i in range(1100):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    grades = graded(tmp_path / "folder", files=write.format(10**9, 10**5), file=write.format(1, 9 * 2**20) + SOFTMAX,
+                    deep=deep + SOFTMAX, honest=SOFTMAX)
+    assert [grades[name].passed for name in ("honest", "deep", "file")] == [1, 1, 1]
+    assert "File too large" in grades["file"].notes[0]
+    assert grades["files"].notes == ("it could not be loaded: it takes more than 16 MiB on disk",)
+    assert grades["mallory"].notes == ("it could not be loaded: not a regular file",)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_file_without_bytes_takes_room_too(tmp_path):
+    for i in range(10):
+        (tmp_path / str(i)).touch()
+    assert files.takes_more(tmp_path, 9 * files.BLOCK) and not files.takes_more(tmp_path, 11 * files.BLOCK)
+
+
+# Limits
+
+def test_a_limit_that_the_system_refuses_is_skipped(monkeypatch):
+    import resource
+
+    limits = {}
+
+    def setrlimit(kind, values):
+        if kind == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        if kind == resource.RLIMIT_CORE:
+            raise OSError("not here")
+        limits[kind] = values
+
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (3, 5) if kind == resource.RLIMIT_CPU else (-1, -1))
+    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
+    assert limit(2**30, 2**20, 60) == ["memory", "core dumps"]
+    assert limits == {resource.RLIMIT_FSIZE: (2**20, 2**20), resource.RLIMIT_CPU: (5, 5)}
+
+
+def test_the_command_says_once_which_limit_is_missing(tmp_path, monkeypatch, capsys):
+    *command, start = grading._command(sys.path)
+    refuse = ("import resource; old = resource.setrlimit\ndef setrlimit(kind, limits):\n"
+              "    if kind == resource.RLIMIT_AS: raise ValueError\n    old(kind, limits)\n"
+              "resource.setrlimit = setrlimit\n")
+    monkeypatch.setattr(grading, "_command", lambda modules: [*command, refuse + start])
+    (tmp_path / "folder").mkdir()
+    submit(tmp_path / "folder", anna=SOFTMAX, berta=WRONG)
+    assert main(["grade", str(tmp_path / "folder"), "--json", str(tmp_path / "grades.json")]) == 0
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[-2:] == [
+        "softmax  passed by 1 of 2", "note: this system does not limit memory; the submissions ran without that limit"]
+    rows = json.loads((tmp_path / "grades.json").read_text(encoding="utf-8"))
+    assert [row["unlimited"] for row in rows] == [["memory"], ["memory"]]
 
 
 # The channel

@@ -44,9 +44,10 @@ def exercises() -> tuple[Listed, ...]:
 def exercise(name: str, function: Callable[..., Any]) -> str:
     """Check a student's answer to the exercise `name`; returns a line that confirms it.
 
-    `function` is called with the arguments of the exercise's signature, NumPy arrays in float64 and numbers, in cases
-    that grow from a single value to batches. It returns arrays or numbers (minidl tensors will do), a tuple of them if
-    the signature says so, and leaves its inputs as they are. `exercises()` lists the signatures.
+    `function` is called with the arguments of the exercise's signature, numbers and NumPy arrays in float64 (in some
+    cases of whole numbers), in cases that grow from a single value to batches. It returns arrays or numbers (minidl
+    tensors will do), a tuple of them if the signature says so, and leaves its inputs as they are. `exercises()` lists
+    the signatures.
 
     Raises `ExerciseError` with the kind of mistake, the smallest case that shows it, and what was expected and came
     instead; ValueError for a name that there is no exercise for, TypeError for something that cannot be called.
@@ -93,8 +94,16 @@ def _has_wrong_values(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> boo
 def _complaint(chosen: Exercise, case: Case, outcome: Outcome) -> ExerciseError:
     if outcome.complaint == NOT_DONE:
         return ExerciseError(chosen.name, NOT_DONE, f"Write {chosen.signature}")
-    details = f"Signature: {chosen.signature}\n{_describe_case(chosen, case)}"
-    return ExerciseError(chosen.name, outcome.complaint, details)
+    details = [f"Signature: {chosen.signature}", _describe_case(chosen, case), *_whole_numbers(chosen, case)]
+    return ExerciseError(chosen.name, outcome.complaint, "\n".join(details))
+
+
+def _whole_numbers(chosen: Exercise, case: Case) -> list[str]:
+    """A hint for each argument that holds whole numbers in this case and floats in others."""
+    return [f"{name} holds whole numbers here (dtype {value.dtype}), which some functions refuse: begin with "
+            f"{name} = np.asarray({name}, float)"
+            for name, value in case.arguments.items() if isinstance(value, np.ndarray) and value.dtype.kind == "i"
+            and any(np.asarray(other.arguments[name]).dtype.kind == "f" for other in chosen.solved)]
 
 
 def _wrong(chosen: Exercise, output: int, position: int, outcomes: Sequence[Outcome]) -> ExerciseError:

@@ -5,8 +5,11 @@ itself reads nothing and prints elsewhere. Right answers and verdicts are never 
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
 import base64
+import builtins
 import json
 import linecache
 import math
@@ -15,27 +18,39 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .calling import Outcome, raised
 from .catalog import EXERCISES
+from .cells import Cell, Shell, cells
 from .checker import ExerciseError, local
+from .files import sources
 
-SUFFIXES = (".ipynb", ".py")
+PACKAGE = "_submission"
+"""The package that a submission's files are modules of."""
+
+MAX_FAILURES = 3
+"""Failing statements of a cell that are noted one by one."""
+
+FUTURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+"""Compiler flags of the __future__ imports, which hold for the cells that follow, too."""
 
 
 def main() -> None:
-    """Answer requests until there are no more: first with what was loaded, then a case at a time."""
+    """Set the limits and load the submission, then answer requests until there are no more, one case at a time."""
     requests, answers = _take_channel()
     settings = json.loads(requests.readline())
-    _limit(settings["memory"], settings["processor_seconds"])
+    _send(answers, {"unlimited": limit(settings["memory"], settings["file"], settings["processor_seconds"])})
     threading.Thread(target=_end_with, args=(settings["grader"],), daemon=True).start()
-    submission = Path(settings["submission"])
-    functions, notes = load(submission)
+    functions, notes = load(Path(settings["submission"]))
     _send(answers, {"functions": list(functions), "notes": notes})
     prepared: dict[str, Callable[[int], Outcome]] = {}
     for line in requests:
@@ -49,18 +64,21 @@ def main() -> None:
 def load(submission: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
     """Run a file, or all files of a folder by name: the functions named like an exercise, and notes on what happened.
 
-    Of functions defined twice the last counts. What fails ends its cell or file, and nothing else.
+    Of functions defined twice the last counts. A statement that fails ends nothing but itself; sys.exit ends its cell.
     """
     functions: dict[str, Callable[..., Any]] = {}
     notes: list[str] = []
-    for path in files_of(submission):
-        sys.path.insert(0, str(path.parent))
-        namespace: dict[str, Any] = {"__name__": "submission", "__file__": str(path)}
+    own_modules = _OwnModules(submission)
+    for path in sources(submission):
         try:
-            for place, source in _cells(path):
-                notes += _run(place, source, namespace)
-        except (ValueError, OSError) as error:
+            own_modules.enter(path.parent)
+            namespace, flags = _module(path, own_modules.root).__dict__, 0
+            for cell in cells(path):
+                said, flags = _run(cell, namespace, flags)
+                notes += said
+        except Exception as error:
             notes.append(f"{path.name} cannot be read: {error}")
+            continue
         found = {name: namespace[name] for name in EXERCISES if callable(namespace.get(name))}
         for name in [name for name, function in found.items() if _is_minidls(function)]:
             notes.append(f"{name} in {path.name} is minidl's own function, which does not count")
@@ -74,60 +92,102 @@ def _is_minidls(function: Callable[..., Any]) -> bool:
     return str(getattr(function, "__module__", "")).startswith(f"{__package__.partition('.')[0]}.")
 
 
-def files_of(submission: Path) -> list[Path]:
-    """The Python files and notebooks of a submission, by name; hidden ones and checkpoints do not count."""
-    if submission.is_file():
-        return [submission]
-    return sorted(path for path in submission.rglob("*") if path.suffix in SUFFIXES and path.is_file()
-                  and not any(part.startswith((".", "__")) for part in path.relative_to(submission).parts))
-
-
-def _cells(path: Path) -> Iterator[tuple[str, str]]:
-    """(its name, source) of each code cell of a notebook, or of the one that a Python file is."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        yield path.name, text
-        return
-    notebook = json.loads(text)
-    cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise ValueError("it is no notebook of format 4: it has no list of cells")
-    for number, cell in enumerate(cells, 1):
-        if cell.get("cell_type") == "code":
-            yield f"{path.name}, cell {number}", "".join(cell.get("source", ""))
-
-
-def _run(place: str, source: str, namespace: dict[str, Any]) -> list[str]:
-    """Execute one cell; notes on what was skipped and what went wrong."""
-    notes = []
-    if place.endswith(".py"):
-        plain = source
-    else:
-        plain, skipped = _without_magics(source)
-        notes += [f"{place}: skipped {skipped[0]!r}{f' and {len(skipped) - 1} more' if skipped[1:] else ''}, "
-                  "which only IPython runs"] if skipped else []
-    linecache.cache[place] = (len(plain), None, plain.splitlines(keepends=True), place)
+def _run(cell: Cell, namespace: dict[str, Any], flags: int) -> tuple[list[str], int]:
+    """Execute one cell: notes on what was skipped and what went wrong, and the `flags` of its __future__ imports."""
+    more = f" and {len(cell.skipped) - 1} more" if cell.skipped[1:] else ""
+    notes = [f"{cell.place}: skipped {cell.skipped[0]!r}{more}, which only IPython runs"] if cell.skipped else []
+    linecache.cache[cell.place] = (len(cell.source), None, cell.source.splitlines(keepends=True), cell.place)
+    failures: list[BaseException] = []
     try:
-        exec(compile(plain, place, "exec"), namespace)
-    except ExerciseError:  # the verdict says the same
-        pass
-    except BaseException as error:
-        notes.append(f"{place} {raised(error)}")
-    return notes
+        statements = ast.parse(cell.source, cell.place).body
+    except Exception as error:
+        statements, failures = [], [error]
+    for statement in statements:
+        try:
+            code = compile(ast.Module([statement], []), cell.place, "exec", flags, dont_inherit=True)
+            flags |= code.co_flags & FUTURES
+            exec(code, namespace)
+        except ExerciseError:  # the verdict says the same
+            pass
+        except BaseException as error:
+            failures.append(error)
+            if isinstance(error, SystemExit):
+                break
+    notes += [f"{cell.place} {raised(error)}" for error in failures[:MAX_FAILURES]]
+    if rest := failures[MAX_FAILURES:]:
+        notes.append(f"{cell.place}: {len(rest)} more statements fail")
+    return notes, flags
 
 
-def _without_magics(source: str) -> tuple[str, list[str]]:
-    """`source` without the lines that are IPython's and not Python's, and those lines."""
-    try:
-        compile(source, "cell", "exec")
-        return source, []
-    except (SyntaxError, ValueError):
-        lines = source.splitlines()
-    if lines and lines[0].startswith("%%"):
-        return "", lines[:1]
-    skipped = [line for line in lines if line.lstrip().startswith(("%", "!")) or line.rstrip().endswith("?")]
-    kept = [line[: len(line) - len(line.lstrip())] + "pass" if line in skipped else line for line in lines]
-    return "\n".join(kept), [line.strip() for line in skipped]
+# ---------------------------------------------------------------------------------------------
+# Modules of the submission
+# ---------------------------------------------------------------------------------------------
+
+class _OwnModules(MetaPathFinder):
+    """Finds the modules of a submission before installed ones that are not loaded yet.
+
+    A file that is named as a module of the standard library is not found: it would break other modules. Only the
+    imports of the file beside it mean it (see `_import`).
+    """
+
+    def __init__(self, submission: Path):
+        self.submission = submission
+        self.root = submission if submission.is_dir() else submission.parent
+        self.folders: list[str] = []
+        package = ModuleSpec(PACKAGE, None, is_package=True)
+        package.submodule_search_locations = [str(self.root)]
+        sys.modules[PACKAGE] = module_from_spec(package)
+        sys.meta_path.insert(0, self)
+
+    def enter(self, folder: Path) -> None:
+        """Let a file of this folder find what is beside it, by import and by relative path."""
+        os.chdir(folder)
+        if str(folder) in self.folders:
+            return
+        for name, module in list(sys.modules.items()):  # the next folder may have helpers of the same names
+            file = getattr(module, "__file__", None)
+            if file and Path(file).is_relative_to(self.root) and not name.startswith(PACKAGE):
+                del sys.modules[name]
+        self.folders.insert(0, str(folder))
+        sys.path.append(str(folder))  # for folders without __init__.py
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or name in sys.stdlib_module_names:
+            return None
+        spec = PathFinder.find_spec(name, self.folders)
+        return spec if spec and spec.has_location and spec.origin != str(self.submission) else None
+
+
+def _module(path: Path, root: Path) -> ModuleType:
+    """A module for the file at `path`, which pickle, dataclasses and relative imports find."""
+    relative = path.relative_to(root)
+    stem = path.stem if path.suffix.lower() == ".py" else path.name
+    module = ModuleType(".".join((PACKAGE, *relative.parent.parts, stem)))
+    module.__package__ = module.__name__.removesuffix(f".{stem}")
+    module.__file__ = str(path)
+    sys.argv = [str(path)]
+    sys.modules[module.__name__] = module
+    shell = Shell(module.__dict__)
+    module.__dict__.update(
+        __builtins__={**vars(builtins), "__import__": _import}, get_ipython=lambda: shell,
+        display=lambda *objects, **options: None,
+    )
+    return module
+
+
+def _import(
+    name: str, globals: dict[str, Any] | None = None, locals: dict[str, Any] | None = None,
+    fromlist: Sequence[str] = (), level: int = 0,
+) -> ModuleType:
+    """`__import__` in a submission's own files: a helper beside the file goes before a module of the standard library.
+    """
+    path = Path((globals or {}).get("__file__", ""))
+    beside = path.with_name(f"{name}.py") if path.name else path
+    if level == 0 and name in sys.stdlib_module_names and beside != path and beside.is_file():
+        level = 1
+    return builtins.__import__(name, globals, locals, fromlist, level)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -147,15 +207,21 @@ def _send(answers: BinaryIO, message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _limit(memory: int, processor_seconds: int) -> None:
-    """Bytes of address space and of a file, seconds of processor time; no core dumps."""
+def limit(memory: int, file: int, processor_seconds: int) -> list[str]:
+    """Limit bytes of address space and of a file, seconds of processor time, and core dumps; the limits refused."""
     import resource  # Windows has none
 
-    for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, memory), (resource.RLIMIT_CORE, 0),
-                        (resource.RLIMIT_CPU, processor_seconds)):
-        hard = resource.getrlimit(kind)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+    refused = []
+    for what, name, most in (("memory", "RLIMIT_AS", memory), ("the size of files", "RLIMIT_FSIZE", file),
+                             ("core dumps", "RLIMIT_CORE", 0), ("processor time", "RLIMIT_CPU", processor_seconds)):
+        try:
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (most, most))
+        except (AttributeError, ValueError, OSError):  # macOS refuses to limit memory
+            refused.append(what)
+    return refused
 
 
 def _end_with(grader: int) -> None:
@@ -195,7 +261,3 @@ def _decode_array(value: dict[str, Any]) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"it holds {len(data)} bytes for an array of shape {shape}")
     return np.frombuffer(data, dtype).reshape(shape)
-
-
-if __name__ == "__main__":
-    main()

@@ -189,9 +189,11 @@ def _parser() -> argparse.ArgumentParser:
         "grade", grade, "Check a folder of submissions to the exercises, and say what is wrong with each.",
         "A submission is a .py file, a notebook, or a folder of them; its name is the student's. A function answers\n"
         "the exercise of the same name (minidl.check.exercises() lists them). Notebooks run as plain scripts, cell by\n"
-        "cell. Each submission runs in a process of its own, in a temporary folder, and is judged outside it. The\n"
-        "limits are for accidents: it is no sandbox, a submission has your rights. What you do not trust, grade in a\n"
-        "container.\n\n"
+        "cell. A statement that fails is noted, and the next one runs.\n\n"
+        "Each submission runs in a process of its own, on a copy in a temporary folder, and is judged outside it.\n"
+        "Only regular files of up to 64 MiB are copied, and the temporary folder may take 512 MiB. The files of a\n"
+        "folder can import each other; no file replaces a module of Python, whatever its name. The limits are for\n"
+        "accidents: it is no sandbox, a submission has your rights. What you do not trust, grade in a container.\n\n"
         "The exit status is 0 once all are graded, whatever the grades; 2 for a mistake in the command.\n\n"
         "examples:\n"
         "  minidl grade submissions\n"
@@ -205,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     grading.add_argument(
         "--memory", type=int, default=limits.memory, metavar="MIB",
-        help=f"MiB of address space a submission (default: {limits.memory})",
+        help=f"MiB of address space per submission (default: {limits.memory})",
     )
     grading.add_argument("--jobs", type=int, metavar="N", help="submissions at once (default: all processors)")
     grading.add_argument("--json", type=Path, metavar="FILE", help="also write the grades, with full messages, to FILE")

@@ -30,7 +30,7 @@ def grade(options: argparse.Namespace) -> int:
 
 
 def _table(grades: list[Grade]) -> list[str]:
-    """A heading a student, and a line an exercise."""
+    """A heading per student, a line per exercise, and what holds for all."""
     width = max((len(verdict.exercise) for grade in grades for verdict in grade.verdicts), default=0)
     lines = []
     for grade in grades:
@@ -44,6 +44,8 @@ def _table(grades: list[Grade]) -> list[str]:
     for name in dict.fromkeys(verdict.exercise for verdict in everything):
         passed = sum(verdict.exercise == name and verdict.status == "passed" for verdict in everything)
         lines.append(f"{name:<{width}}  passed by {passed} of {len(grades)}")
+    if unlimited := dict.fromkeys(name for grade in grades for name in grade.unlimited):
+        lines.append(f"note: this system does not limit {', '.join(unlimited)}; the submissions ran without that limit")
     return lines
 
 
