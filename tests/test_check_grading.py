@@ -261,12 +261,14 @@ def test_a_statement_that_fails_ends_nothing_but_itself(tmp_path):
 
 def test_the_files_of_a_folder_import_each_other_and_read_what_is_beside_them(tmp_path):
     for name, source in {
-        "helpers.py": "from models import two\n", "models.py": "two = 2\n", "parts/deep.py": "three = 3\n",
-        "random.py": "four = 4\n", "week1/utils.py": "five = 5\n", "week1/a.py": "from utils import five\n",
-        "week2/utils.py": "six = 6\n", "week2/b.py": "from utils import six\nassert open('data.txt').read() == '7'\n",
-        "week2/data.txt": "7",
         "answers.py": "from helpers import two\nfrom . import models\nfrom parts.deep import three\n"
-                      "import models, random\nassert random.four == 4\n" + SOFTMAX,
+                      "import models, random, test.tools\nassert random.four + 4 == test.tools.eight\n" + SOFTMAX,
+        "helpers.py": "from models import two\n", "models.py": "two = 2\n", "parts/deep.py": "three = 3\n",
+        "random.py": "four = 4\n", "test/__init__.py": "", "test/tools.py": "eight = 8\n",
+        "week1/b.py": "from utils import five\n", "week1/utils.py": "five = 5\n",
+        "week1/a/c.py": "from utils import six\n", "week1/a/utils.py": "six = 6\n",
+        "week2/b.py": "from utils import seven\nassert open('data.txt').read() == '7'\n",
+        "week2/utils.py": "seven = 7\n", "week2/data.txt": "7",
     }.items():
         path = tmp_path / "dora" / name
         path.parent.mkdir(parents=True, exist_ok=True)

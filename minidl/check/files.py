@@ -29,8 +29,7 @@ def is_source(name: str) -> bool:
 
 
 def sources(submission: Path) -> list[Path]:
-    """The Python files and notebooks of a submission, by name; hidden ones, checkpoints and `__init__.py` do not count.
-    """
+    """The Python files and notebooks of a submission, by name, but for hidden ones, checkpoints and `__init__.py`."""
     if not submission.is_dir():
         return [submission]
     return sorted(Path(entry.path) for entry in _walk(submission) if _counts(entry))
@@ -55,12 +54,15 @@ def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     """What is below `folder`, but for hidden entries, caches and virtual environments. No link is followed."""
     waiting = [os.fspath(folder)]
     while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+        parent = waiting.pop()
+        if os.path.exists(os.path.join(parent, "pyvenv.cfg")):
+            continue
+        with suppress(OSError), os.scandir(parent) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in ("__MACOSX", "__pycache__"):
                     continue
                 yield entry
-                if entry.is_dir(follow_symlinks=False) and not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+                if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
 
 
@@ -102,7 +104,7 @@ def copy(submission: Path, target: Path, room: int) -> list[str]:
 
 
 def _copy_file(source: str | Path, target: Path, limit: int) -> int:
-    """Copy a regular file of at most `limit` bytes; its bytes. Raises OSError or ValueError where it is not one."""
+    """Copy a regular file of at most `limit` bytes; its size. Raises OSError or ValueError for anything else."""
     if not stat.S_ISREG(os.stat(source).st_mode):  # before it is opened, which a device may notice
         raise ValueError("not a regular file")
     with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:

@@ -142,14 +142,14 @@ class _OwnModules(MetaPathFinder):
     def enter(self, folder: Path) -> None:
         """Let a file of this folder find what is beside it, by import and by relative path."""
         os.chdir(folder)
-        if str(folder) in self.folders:
+        if self.folders[:1] == [str(folder)]:
             return
-        for name, module in list(sys.modules.items()):  # the next folder may have helpers of the same names
+        for name, module in list(sys.modules.items()):  # this folder may have helpers of the same names as the last
             file = getattr(module, "__file__", None)
             if file and Path(file).is_relative_to(self.root) and not name.startswith(PACKAGE):
                 del sys.modules[name]
-        self.folders.insert(0, str(folder))
-        sys.path.append(str(folder))  # for folders without __init__.py
+        self.folders = [str(folder), *(other for other in self.folders if other != str(folder))]
+        sys.path = [path for path in sys.path if path not in self.folders] + self.folders  # for namespace packages
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -183,10 +183,11 @@ def _import(
 ) -> ModuleType:
     """`__import__` in a submission's own files: a helper beside the file goes before a module of the standard library.
     """
-    path = Path((globals or {}).get("__file__", ""))
-    beside = path.with_name(f"{name}.py") if path.name else path
-    if level == 0 and name in sys.stdlib_module_names and beside != path and beside.is_file():
-        level = 1
+    top, path = name.partition(".")[0], Path((globals or {}).get("__file__") or "")
+    if level == 0 and top in sys.stdlib_module_names and path.name:
+        beside = path.with_name(f"{top}.py"), path.with_name(top) / "__init__.py"
+        if any(file.is_file() and file != path for file in beside):
+            level = 1
     return builtins.__import__(name, globals, locals, fromlist, level)
 
 
