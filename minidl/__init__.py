@@ -3,6 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import startup as startup
+
+# isort: split
 from . import functional, nn, optim
 from .autograd import Tensor, backward_steps, is_grad_enabled, no_grad, tensor
 from .backend import (

@@ -82,10 +82,10 @@ def assert_mistake(result, complaint):
     ("", "train experiment evaluate predict step-through summary bench info --version"),
     ("train", "model --data --images --resume --out --time-budget --input-size --augment --epochs --batch-size --lr "
               "--momentum --weight-decay --shift --schedule --warmup --milestones --gamma --seed --workers --option "
-              "--cuda-graph --quiet --device --precision --threads"),
+              "--save-every --cuda-graph --quiet --device --precision --threads"),
     ("experiment", "depth --data --images --resume --out --time-budget --input-size --augment --epochs --batch-size "
                    "--lr --momentum --weight-decay --shift --schedule --warmup --milestones --gamma --seeds --workers "
-                   "--quiet --device --precision --threads"),
+                   "--save-every --quiet --device --precision --threads"),
     ("evaluate", "RUN --data --ten-crop --best --device --precision --threads"),
     ("step-through", "RUN --out --data --index --input-size --text --best --option --device --precision --threads"),
     ("predict", "RUN IMAGE --invert --best --device --precision --threads"),
@@ -397,7 +397,7 @@ def test_runs_are_evaluated_alone_and_together_and_on_ten_crops(minidl, photogra
     other = minidl("evaluate", photographer[0], "--data", f"imagefolder:{photographs / 'train'}")[1]
     assert "the 12 test images" in other
     mistaken = minidl("evaluate", photographer[0], "--data", "digits")
-    assert_mistake(mistaken, "tells apart tench, English springer; digits shows 0, 1")
+    assert_mistake(mistaken, "does not show the classes of the run (classes: ['tench', 'English springer'] then, ['0',")
 
 
 def test_predict_names_what_is_in_a_photograph(minidl, photographer, photographs):
@@ -604,11 +604,22 @@ def test_a_line_that_is_no_command_gets_the_usage(capsys, arguments, complaint):
 
 # What may happen during training
 
-def test_a_checkpoint_that_cannot_be_written_is_named(minidl, tmp_path):
-    (tmp_path / "run" / "last.safetensors").mkdir(parents=True)  # stands in the way, as a full disk does
-    status, out, err = minidl("train", "lenet5", "--epochs", 2, "--quiet", "--out", tmp_path / "run")
-    assert status == 2 and err.startswith(f"minidl: could not write {tmp_path / 'run' / 'last.safetensors'}: ")
-    assert err.count("\n") == 1
+def test_a_checkpoint_that_cannot_be_written_is_named_and_what_was_written_before_is_removed(
+    minidl, tmp_path, monkeypatch
+):
+    replace = os.replace
+
+    def full(part, target):
+        if target.name == "last.safetensors":
+            raise OSError(28, "No space left on device")
+        replace(part, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    path = tmp_path / "runs" / "run" / "last.safetensors"
+    status, out, err = minidl("train", "lenet5", "--images", 60, "--epochs", 2, "--quiet", "--out", path.parent)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"minidl: could not write {path}: No space left on device")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_training_that_diverges_says_so_in_one_line(minidl, tmp_path):

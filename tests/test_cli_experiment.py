@@ -128,9 +128,20 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
 
 
 def test_a_run_of_another_experiment_is_not_taken_for_its_own(folder, tmp_path, capsys):
-    shutil.copytree(folder / "plain20-seed0", tmp_path / "plain20-seed0")
-    assert main([*SMALL, "--epochs", "3", "--out", str(tmp_path)]) == 2
-    assert f"{tmp_path / 'plain20-seed0'} holds another run than" in capsys.readouterr().err
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    runs = json.loads((copy / "experiment.json").read_text())
+    (copy / "experiment.json").write_text(json.dumps([{**each, "lr": 0.02} for each in runs]))
+    assert main(["experiment", "depth", "--resume", str(copy)]) == 2
+    said = f"{copy / 'plain20-seed0'} holds another run than {copy / 'experiment.json'} says (lr: 0.02 then, 0.01 now)"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["curves.csv", "gradients.csv", "depth.png", "gradients.png", "plain20-seed0"])
+def test_a_folder_with_a_name_that_an_experiment_writes_is_refused(tmp_path, capsys, name):
+    (tmp_path / name).write_text("precious")
+    assert main([*SMALL, "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / name} exists and would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_missing_gradients_are_not_passed_over(folder, tmp_path, capsys):

@@ -19,6 +19,7 @@ from ..nn import Module
 from ..nn.module import leaving_as_found
 from ..optim import SGD
 from ..training import Configuration, Trainer, evaluate
+from ..training.configuration import differences
 from ..training.schedule import schedule
 
 TUNABLE = (
@@ -114,13 +115,13 @@ def within_budget(configurations: list[Configuration], options: argparse.Namespa
 
 def _seconds_an_epoch(trainer: Trainer) -> float:
     """What an epoch takes, the evaluation included, by a few batches, of which the first warms up."""
-    times: list[float] = []
+    times = [time.perf_counter()]
 
     def measured() -> bool:
         times.append(time.perf_counter())
         return len(times) > 2 and times[-1] - times[1] > PROBE_SECONDS
 
-    for _ in trainer.epochs_to_go(measured, quiet=True):
+    for _ in trainer.epochs_to_go(quiet=True, pause=measured):
         break
     counted = times[1:] if len(times) > 2 else times
     training = len(trainer.train) * (counted[-1] - counted[0]) / (len(counted) - 1)
@@ -155,6 +156,7 @@ def trainer_of(
     if class_names(dataset) != class_names(test.dataset):
         raise ValueError(f"the training images show {', '.join(class_names(dataset))}, the test images "
                          f"{', '.join(class_names(test.dataset))}; both need the same folders")
+    check_classes(configuration, dataset)
     loader = DataLoader(
         dataset, configuration.batch_size, shuffle=True, seed=configuration.seed, device=get_device(),
         num_workers=find_source(configuration.data)[0].workers if workers is None else workers,
@@ -199,6 +201,14 @@ def build(configuration: Configuration) -> Module:
 def class_names(dataset: Any) -> list[str]:
     """What the labels of a data set from the catalog stand for."""
     return list(dataset.classes)
+
+
+def check_classes(configuration: Configuration, dataset: Any) -> None:
+    """Raise ValueError unless `dataset` shows the classes that the run tells apart, in the same order."""
+    now = class_names(dataset)
+    if changes := differences({"classes": configuration.classes or now}, {"classes": now}):
+        raise ValueError(f"{configuration.data} does not show the classes of the run ({changes}), so its labels mean "
+                         "something else. Give the folders their names back, or name other images")
 
 
 def evaluation_batch(input_size: int) -> int:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,24 @@ from ..autograd import Tensor
 from ..backend import get_device
 from ..data.dataset import spread
 from ..inspect import gradient_norms
-from ..io import discard_parts
-from ..training import Configuration, Diverged, Run, Trainer
-from ..training.configuration import read_json, write_json
-from ..training.run import EXPERIMENT, check_free, make_folder
+from ..io import discard_parts, locked
+from ..training import Configuration, Diverged, Run
+from ..training.configuration import differences, read_json, write_json
+from ..training.run import CONFIG, EXPERIMENT, METRICS, check_free, make_folder, remove_empty
 from ..training.table import read_table, write_table
+from ..training.trainer import MEASUREMENTS
 from .assembly import check_fit, configure, refuse_beside_resume, trainer_of, training_images, within_budget
 from .train import attended, say_if_tested_on_the_same
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 """He et al. 2016, figure 6, with the shallowest and the deepest of both kinds that have a twin."""
+
+GRADIENTS = "gradients.csv"
+"""The gradients of one run in its folder, and those of all runs in the folder of the experiment."""
+
+EXPERIMENT_FILES = (EXPERIMENT, "curves.csv", GRADIENTS, "depth.png", "gradients.png")
+
+Rows = list[dict[str, Any]]
 
 
 def depth(options: argparse.Namespace) -> int:
@@ -35,30 +43,27 @@ def depth(options: argparse.Namespace) -> int:
     A seed decides the order and the variation of the images, the same for all four, and the weights.
     """
     folder, configurations = _resumed(options) if options.resume else _begun(options)
-    runs = {_name(each): each for each in configurations}
-    with attended() as interrupted:
+    runs = {_name(each.model, each.seed): each for each in configurations}
+    with locked(folder / EXPERIMENT), attended() as received:
+        discard_parts(folder, EXPERIMENT_FILES)
         for name, configuration in runs.items():
-            there = (folder / name / "config.json").exists()
+            there = (folder / name / CONFIG).exists()
             run = Run.open(folder / name) if there else Run.create(folder / name, configuration)
-            if run.configuration != configuration:
-                raise ValueError(f"{run.folder} holds another run than {folder / EXPERIMENT} says; move one "
-                                 "of them away")
-            trainer = trainer_of(configuration, options.workers)
-            run.resume(trainer)
+            if changes := differences(dataclasses.asdict(configuration), dataclasses.asdict(run.configuration)):
+                raise ValueError(f"{run.folder} holds another run than {folder / EXPERIMENT} says ({changes}); move "
+                                 "one of them away")
             try:
-                for row in _epochs(run, trainer, interrupted, options.quiet):
-                    print(f"{name:16} epoch {row['epoch']:3d}/{trainer.epochs}   "
-                          f"error: training {1 - row['train_accuracy']:6.2%}, test {1 - row['test_accuracy']:6.2%}   "
-                          f"{row['seconds']:,.0f} s", flush=True)
-                    _tabulate(folder, runs)
+                with run.locked():
+                    finished = _train(run, runs, received, options)
             except Diverged as error:
                 raise Diverged(f"{name}: {error}") from None
-            if not trainer.finished:
-                print(f"interrupted; go on with: minidl experiment depth --resume {shlex.quote(str(folder))}")
-                return 130
-    _tabulate(folder, runs)
-    _draw(folder)
-    for row in _last_rows(read_table(folder / "curves.csv")):
+            if not finished:
+                print("interrupted; go on with: minidl experiment depth --resume "
+                      f"{shlex.quote(str(folder))}", flush=True)
+                return 128 + received()
+        curves, gradients = _tabulate(folder, runs)
+        _draw(folder, curves, gradients)
+    for row in {(row["network"], row["seed"]): row for row in curves}.values():  # the last of each
         print(f"{row['network']:10} seed {row['seed']}: after epoch {row['epoch']} the training error is "
               f"{row['train_error']:.2%}, the test error {row['test_error']:.2%}")
     print(f"kept in {folder}")
@@ -71,7 +76,8 @@ def _begun(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
     if seeds < 1:
         raise ValueError(f"there must be at least 1 seed; got {seeds}")
     folder = Path(options.out or "runs/depth")
-    check_free(folder)
+    names = [*EXPERIMENT_FILES, *(_name(network, seed) for seed in range(seeds) for network in NETWORKS)]
+    check_free(folder, names)
     configurations = within_budget([
         configure(argparse.Namespace(**vars(options) | {"model": name, "seed": seed, "option": None}))
         for seed in range(seeds) for name in NETWORKS
@@ -80,8 +86,12 @@ def _begun(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
         trainer = trainer_of(each, workers=0)
         check_fit(trainer, len(each.classes))  # a mistake leaves nothing behind
     say_if_tested_on_the_same(trainer)
-    make_folder(folder)
-    write_json(folder / EXPERIMENT, [dataclasses.asdict(each) for each in configurations])
+    new = make_folder(folder)
+    try:
+        write_json(folder / EXPERIMENT, [dataclasses.asdict(each) for each in configurations])
+    except BaseException:
+        remove_empty(new)
+        raise
     return folder, configurations
 
 
@@ -95,28 +105,30 @@ def _resumed(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
     values = read_json(path)
     if not isinstance(values, list) or not values:
         raise ValueError(f"{path} is damaged: expected a list of runs")
-    discard_parts(folder)
     return folder, [Configuration.of(each, path) for each in values]
 
 
-def _name(configuration: Configuration) -> str:
-    return f"{configuration.model}-seed{configuration.seed}"
+def _name(model: str, seed: int) -> str:
+    """The folder of a run."""
+    return f"{model}-seed{seed}"
 
 
-def _epochs(run: Run, trainer: Trainer, stop: Callable[[], bool], quiet: bool) -> Iterator[dict[str, float]]:
-    """Train and keep the run, yielding the row of each epoch; with the gradients before the first and after each.
+def _train(
+    run: Run, runs: dict[str, Configuration], stop: Callable[[], object], options: argparse.Namespace
+) -> bool:
+    """Train one of `runs`, printing its epochs and bringing the tables up to date; whether it came to its end.
 
-    They are written before the state they belong to: whatever a kill comes between is done again, and is the same.
-    Raises ValueError where those that belong to a state are missing.
+    The gradients before the first epoch and after each are written before the state they belong to: after a kill in
+    between, they are computed again, and are the same. Raises ValueError if some that belong to a state are missing.
     """
-    path = run.folder / "gradients.csv"
-    rows = [row for row in read_table(path) if row["epoch"] <= len(trainer.history)] if path.exists() else []
-    if trainer.history and (not rows or rows[-1]["epoch"] < len(trainer.history)):
-        raise ValueError(f"{path} is incomplete: the run has come to epoch {len(trainer.history)}; start it again in a "
-                         "new folder")
+    trainer = trainer_of(run.configuration, options.workers)
+    run.resume(trainer)
+    discard_parts(run.folder, [GRADIENTS])
     dataset = training_images(run.configuration, varied=False)
     few = spread(dataset, min(run.configuration.batch_size, len(dataset)))
     images, labels = (Tensor(array).to(get_device()) for array in few.fetch(range(len(few)), np.random.default_rng(0)))
+    path = run.folder / GRADIENTS
+    rows: Rows = []
 
     def measure() -> None:
         norms = gradient_norms(trainer.model, images, labels, trainer.criterion)
@@ -124,26 +136,41 @@ def _epochs(run: Run, trainer: Trainer, stop: Callable[[], bool], quiet: bool) -
         rows.extend({"epoch": epoch, "layer": layer, "norm": norm} for layer, norm in norms.items())
         write_table(path, rows)
 
-    if not rows:
+    if run.has_state:
+        rows += [row for row in _gradients(run.folder) if row["epoch"] <= len(trainer.history)]
+        layers = [name.removesuffix(".weight") for name, value in trainer.model.named_parameters() if value.ndim > 1]
+        expected = [(epoch, layer) for epoch in range(len(trainer.history) + 1) for layer in layers]
+        if [(row["epoch"], row["layer"]) for row in rows] != expected:
+            raise ValueError(f"{path} is incomplete: the run has come to epoch {len(trainer.history)}; start it again "
+                             "in a new folder")
+    else:
         measure()
-    for row in trainer.epochs_to_go(stop, quiet):
-        measure()
-        run.save(trainer)
-        yield row
-    if not trainer.between_epochs:
-        run.save(trainer)
+    for row in run.epochs(trainer, stop, options.save_every, options.quiet, after_epoch=measure):
+        _tabulate(run.folder.parent, runs)
+        print(f"{run.folder.name:16} epoch {row['epoch']:3d}/{trainer.epochs}   "
+              f"error: training {1 - row['train_accuracy']:6.2%}, test {1 - row['test_accuracy']:6.2%}   "
+              f"{row['seconds']:,.0f} s", flush=True)
+    return trainer.finished
 
 
-def _tabulate(folder: Path, runs: dict[str, Configuration]) -> None:
-    """What all runs measured, in one table each."""
-    curves, gradients = [], []
+def _gradients(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the gradients of the run in `folder`, those that there are."""
+    path = folder / GRADIENTS
+    return read_table(path, {"epoch": int, "layer": str, "norm": float}) if path.exists() else []
+
+
+def _tabulate(folder: Path, runs: dict[str, Configuration]) -> tuple[Rows, Rows]:
+    """What all runs measured: the rows of both tables, which it writes."""
+    curves: Rows = []
+    gradients: Rows = []
     for name, configuration in runs.items():
         network = {"network": configuration.model, "seed": configuration.seed}
-        if (folder / name / "metrics.csv").exists():
-            curves += [network | _errors(row) for row in read_table(folder / name / "metrics.csv")]
-            gradients += [network | row for row in read_table(folder / name / "gradients.csv")]
+        if (folder / name / METRICS).exists():
+            curves += [network | _errors(row) for row in read_table(folder / name / METRICS, MEASUREMENTS)]
+            gradients += [network | row for row in _gradients(folder / name)]
     write_table(folder / "curves.csv", curves)
-    write_table(folder / "gradients.csv", gradients)
+    write_table(folder / GRADIENTS, gradients)
+    return curves, gradients
 
 
 def _errors(row: dict[str, Any]) -> dict[str, Any]:
@@ -151,14 +178,9 @@ def _errors(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("epoch", "lr", "train_loss", "test_loss", "seconds")} | errors
 
 
-def _draw(folder: Path) -> None:
+def _draw(folder: Path, curves: Rows, gradients: Rows) -> None:
     if not importlib.util.find_spec("matplotlib"):
         print("depth.png and gradients.png are drawn where matplotlib is installed: pip install 'minidl[plot]'")
         return
-    curves, gradients = read_table(folder / "curves.csv"), read_table(folder / "gradients.csv")
     plot.errors_by_depth(curves).save(folder / "depth.png")
     plot.gradients_by_depth(gradients).save(folder / "gradients.png")
-
-
-def _last_rows(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({(row["network"], row["seed"]): row for row in curves}.values())

@@ -22,10 +22,10 @@ def grade(options: argparse.Namespace) -> int:
     limits = Limits(options.seconds, options.memory)
     with tqdm(desc="submissions", unit="", leave=False, disable=None) as progress:
         grades = grades_of(options.folder, limits, options.jobs, lambda _: progress.update())
-    for line in _table(grades):
-        print(line)
     if options.json:
         _write(grades, options.json)
+    for line in _table(grades):
+        print(line)
     return 0
 
 

@@ -23,7 +23,7 @@ from ..kernels.cpu.threads import get_num_threads
 from ..nn import Module
 from ..training import Evaluation, Run, ensemble, score
 from ..training import predict as predictions_of
-from .assembly import build, class_names, evaluation_batch, test_loader
+from .assembly import build, check_classes, class_names, evaluation_batch, test_loader
 
 BAR = 20
 """Characters of a probability of 1."""
@@ -61,9 +61,7 @@ def _subject(subject: str, options: argparse.Namespace) -> tuple[Module, DataLoa
     model = build(configuration)
     run.load_weights(model, options.best)
     loader = test_loader(configuration, "ten_crop" if options.ten_crop else "none")
-    if options.data is not None and class_names(loader.dataset) != configuration.classes:
-        raise ValueError(f"{subject} tells apart {', '.join(configuration.classes)}; {options.data} shows "
-                         f"{', '.join(class_names(loader.dataset))}")
+    check_classes(configuration, loader.dataset)
     return model, loader, configuration.data
 
 
@@ -138,9 +136,9 @@ def summary(options: argparse.Namespace) -> int:
     model = models.build(options.model, **models.fitted(options.model, chosen, input_size=size)).to(get_device())
     channels = models.input_channels(options.model, **chosen)
     counted = count(model, (channels, size, size), options.batch_size)
-    print(counted)
     if options.csv:
         counted.to_csv(options.csv)
+    print(counted)
     return 0
 
 

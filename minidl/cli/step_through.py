@@ -16,12 +16,13 @@ from ..data import open_dataset
 from ..inspect import step_through as look
 from ..nn import Module
 from ..training import Configuration, Run
-from .assembly import build, class_names, configure
+from .assembly import build, check_classes, class_names, configure
 
 
 def step_through(options: argparse.Namespace) -> int:
     model, configuration = _subject(options)
     dataset = open_dataset(configuration.data, False, configuration.input_size)
+    check_classes(configuration, dataset)
     if not 0 <= options.index < len(dataset):
         raise ValueError(f"--index counts the {len(dataset):,} test images of {configuration.data} from 0; "
                          f"got {options.index}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shlex
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from ..backend import get_device
 from ..data import Subset
 from ..kernels.cpu.threads import get_num_threads
 from ..training import Configuration, Run, Trainer
+from ..training.run import check_free
+from ..training.signals import stop_on_signal
 from .assembly import check_fit, configure, refuse_beside_resume, trainer_of, within_budget
 
 
@@ -26,18 +27,32 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         refuse_beside_resume(options, "model", "seed", "option")
         run = Run.open(options.resume)
-        trainer = trainer_of(run.configuration, options.workers, options.cuda_graph, fresh=not run.has_state)
-        run.resume(trainer)
-        if trainer.finished:
-            print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
-            return 0
-    else:
-        if options.model is None:
-            raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
-        (configuration,) = within_budget([configure(options)], options)
-        trainer = trainer_of(configuration, options.workers, options.cuda_graph)
-        check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
-        run = Run.create(options.out or _new_folder(configuration), configuration)
+        with run.locked():
+            trainer = trainer_of(run.configuration, options.workers, options.cuda_graph, fresh=not run.has_state)
+            run.resume(trainer)
+            if trainer.finished:
+                print(f"{run.folder} is finished: {trainer.epochs} of {trainer.epochs} epochs")
+                return 0
+            return _train(run, trainer, options)
+    if options.model is None:
+        raise ValueError(f"train needs a model ({', '.join(models.available())}), or --resume RUN")
+    if options.out:
+        check_free(Path(options.out))
+    (configuration,) = within_budget([configure(options)], options)
+    trainer = trainer_of(configuration, options.workers, options.cuda_graph)
+    check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
+    run = Run.create(options.out or _new_folder(configuration), configuration)
+    try:
+        with run.locked():
+            return _train(run, trainer, options)
+    except BaseException:
+        if not run.has_state:
+            run.discard()
+        raise
+
+
+def _train(run: Run, trainer: Trainer, options: argparse.Namespace) -> int:
+    """Train to the end, or until a signal comes, and print every epoch; the exit status."""
     parameters = sum(p.size for p in trainer.model.parameters())
     print(f"{run.configuration.model}, {parameters:,} parameters, on {run.configuration.data}: "
           f"{len(trainer.train.dataset):,} training and {len(trainer.test.dataset):,} test images, "
@@ -45,23 +60,16 @@ def train(options: argparse.Namespace) -> int:
     say_if_tested_on_the_same(trainer)
     if trainer.history:
         print(f"going on after epoch {len(trainer.history)} of {trainer.epochs}")
-    try:
-        with attended() as interrupted:
-            for row in trainer.epochs_to_go(interrupted, quiet=options.quiet):
-                print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
-                      f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
-                      f"test: loss {row['test_loss']:.4f}, accuracy {row['test_accuracy']:6.2%}   "
-                      f"{row['images_per_second']:,.0f} images/s", flush=True)
-                run.save(trainer)
-            if not trainer.finished:
-                run.save(trainer)
-                print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
-                      f"go on with: minidl train --resume {shlex.quote(str(run.folder))}")
-                return 130
-    except BaseException:
-        if not (options.resume or run.has_state):
-            run.discard()
-        raise
+    with attended() as received:
+        for row in run.epochs(trainer, received, options.save_every, options.quiet):
+            print(f"epoch {row['epoch']:3d}/{trainer.epochs}   "
+                  f"training: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:6.2%}   "
+                  f"test: loss {row['test_loss']:.4f}, accuracy {row['test_accuracy']:6.2%}   "
+                  f"{row['images_per_second']:,.0f} images/s", flush=True)
+        if not trainer.finished:
+            print(f"interrupted in epoch {len(trainer.history) + 1} of {trainer.epochs}; "
+                  f"go on with: minidl train --resume {shlex.quote(str(run.folder))}", flush=True)
+            return 128 + received()
     last, seconds = trainer.history[-1], sum(row["seconds"] for row in trainer.history)
     if not importlib.util.find_spec("matplotlib"):
         print("curves.png is drawn where matplotlib is installed: pip install 'minidl[plot]'")
@@ -83,21 +91,9 @@ def _new_folder(configuration: Configuration) -> Path:
 
 
 @contextmanager
-def attended() -> Iterator[Callable[[], bool]]:
-    """Around a training: gives a function that says whether Ctrl-C was pressed, to stop between two batches then.
-
-    A second Ctrl-C stops at once. NumPy's warnings of an overflow are not shown: `Diverged` says it once, with advice.
-    """
-    pressed = []
-
-    def remember(*_: Any) -> None:
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def attended() -> Iterator[Callable[[], int]]:
+    """Around a training: gives what `stop_on_signal` gives, and hides NumPy's warnings of an overflow, of which
+    `Diverged` says more."""
+    with stop_on_signal() as received, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield received

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-
-def discard_parts(folder: Path) -> None:
-    """Remove what a process that was killed left half-written in `folder`; no other may be writing there."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+REPLACE_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ()
+"""Seconds to wait before each new try to replace a file that another program holds open. Only Windows forbids that."""
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file beside `path`, bring it to the disk and rename it to `path`.
 
-    Raises OSError naming `path` if it cannot be written (full disk, read-only folder); what stood there stays.
+    The file that a symbolic link points to is replaced, not the link. A device or a pipe, such as ``/dev/stdout``, is
+    written to directly. Raises OSError naming `path` if it cannot be written (full disk, read-only folder); the file
+    that was there before stays.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.touch()
-        mode = part.stat().st_mode
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            write(target)
+            return
         write(part)
-        os.chmod(part, mode)  # a library may have replaced the file by one that only its owner reads
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        _replace(part, target)
     except OSError as error:
         raise OSError(f"could not write {path}: {error.strerror or error}. What was there before is unchanged; "
                       "check the free space and the permissions") from error
     finally:
-        with suppress(OSError):  # below something that is no folder there is nothing to remove
+        with suppress(OSError):  # where the folder is missing, there is nothing to remove
             part.unlink(missing_ok=True)
+
+
+def _replace(part: Path, target: Path) -> None:
+    for pause in REPLACE_PAUSES:
+        try:
+            return os.replace(part, target)
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(part, target)
+
+
+def discard_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `write_atomically` left in `folder` of the files `names` when its process was killed.
+
+    Every other file stays. No other process may be writing there.
+    """
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\d+\.part")
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from ..autograd import Tensor
 from ..backend import Array, is_array, to_device
 from .atomic import write_atomically
 from .dtypes import DTYPES
 from .pickles import Refused
+from .serialize import write_safetensors
 from .streams import BoundedReader, read_array
 
 if TYPE_CHECKING:
@@ -65,13 +65,7 @@ def save(
         return write_atomically(path, lambda part: write_npz(part, arrays))
     text[CHECKSUM] = _checksum(arrays, text)
 
-    def write(part: Path) -> None:
-        try:
-            safetensors.numpy.save_file(arrays, part, metadata=text)
-        except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_atomically(path, lambda part: write_safetensors(part, arrays, text))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:

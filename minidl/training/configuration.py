@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ..data.recipes import AUGMENTATIONS
 from ..io import write_atomically
 from .schedule import SCHEDULES
+from .structure import shortened
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Configuration:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ValueError(f"{name} must be a whole number of at least {low}; got {value!r}")
-        if self.images is not None and (not isinstance(self.images, int) or self.images < 1):
+        if self.images is not None and (type(self.images) is not int or self.images < 1):
             raise ValueError(f"images must be a whole number of at least 1, or null for all; got {self.images!r}")
         for name in ("lr", "momentum", "weight_decay", "warmup", "gamma"):
             value = getattr(self, name)
@@ -62,7 +65,7 @@ class Configuration:
         if self.warmup and self.schedule == "one_cycle":
             raise ValueError(f"one_cycle warms up by itself; got warmup={self.warmup}")
         shares = self.milestones
-        if not isinstance(shares, list) or not all(isinstance(x, (int, float)) and 0 < x < 1 for x in shares):
+        if not isinstance(shares, list) or not all(isinstance(x, float) and 0 < x < 1 for x in shares):
             raise ValueError(f"milestones must be shares of the training between 0 and 1; got {shares!r}")
         if sorted(shares) != shares:
             raise ValueError(f"milestones must rise; got {shares!r}")
@@ -94,6 +97,23 @@ class Configuration:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{path} does not fit: {error}") from None
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, the names whose value in `now` is not the one in `was`, with both values; empty if there are none.
+
+    Names that `now` lacks are passed over. Of long lists, the first entry that differs is named.
+    """
+    changes = []
+    for name in was.keys() & now.keys():
+        old, new = was[name], now[name]
+        if old == new:
+            continue
+        if isinstance(old, list) and isinstance(new, list) and len(f"{old}{new}") > 200:
+            index, old, new = next((i, *pair) for i, pair in enumerate(zip_longest(old, new)) if pair[0] != pair[1])
+            name = f"{name}[{index}]"
+        changes.append(f"{name}: {shortened(old)} then, {shortened(new)} now")
+    return "; ".join(sorted(changes))
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -5,7 +5,7 @@ Claims F17 and F18.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ import numpy as np
 from .. import functional as F
 from ..autograd import Tensor, no_grad
 from ..backend import memory_for
-from ..data import DataLoader
 from ..nn import Module
 from ..nn.module import keeping_modes
 
@@ -35,8 +34,8 @@ class Predictions(NamedTuple):
     """(N,), int64."""
 
 
-def predict(model: Module, loader: DataLoader) -> Predictions:
-    """The log-softmax of `model` for all of `loader`, in evaluation mode; every module's mode is put back afterwards.
+def predict(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Predictions:
+    """The log-softmax of `model` for all of `batches`, in evaluation mode; every module's mode is put back afterwards.
 
     Where a batch holds several views of each image, (N, views, C, H, W) as `minidl.data.TenCrop` gives them, the
     softmax is averaged over the views. Raises ValueError for a data set without images.
@@ -45,7 +44,7 @@ def predict(model: Module, loader: DataLoader) -> Predictions:
     rows, labels = [], []
     with keeping_modes(model), no_grad():
         model.eval()
-        for images, truth in loader:
+        for images, truth in batches:
             views = images.data if images.ndim == 5 else images.data[:, None]
             seen = [_log_softmax(model, view, device) for view in views.swapaxes(0, 1)]
             rows.append(_mean_of_softmax(seen))
@@ -97,6 +96,6 @@ def score(predictions: Predictions) -> Evaluation:
     return Evaluation(loss, float((rank == 0).mean()), float((rank < 5).mean()))
 
 
-def evaluate(model: Module, loader: DataLoader) -> Evaluation:
-    """`score` of what `predict` gives: loss, top-1 and top-5 accuracy of `model` on all of `loader`."""
-    return score(predict(model, loader))
+def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """`score` of what `predict` gives: loss, top-1 and top-5 accuracy of `model` on all of `batches`, as a loader's."""
+    return score(predict(model, batches))

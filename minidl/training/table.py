@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io import write_atomically
+from .structure import shortened
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -24,13 +25,32 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, write)
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows that `write_table` wrote, numbers as int or float. Raises ValueError for rows of different lengths."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def read_table(path: Path, columns: Mapping[str, type] | None = None) -> list[dict[str, Any]]:
+    """The rows that `write_table` wrote, numbers as int or float.
+
+    `columns`: the names, in order, and the type of each, int, float or str. Raises ValueError, naming `path`, for a
+    file that is not CSV, rows of different lengths, other names, and values of another type.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: not a table ({error})") from None
     if any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} is damaged: its rows are not all as long as the first")
-    return [{name: _number(text) for name, text in row.items()} for row in rows]
+    if columns is None:
+        return [{name: _number(text) for name, text in row.items()} for row in rows]
+    if reader.fieldnames != [*columns]:
+        raise ValueError(f"{path} is damaged: it has the columns {shortened(reader.fieldnames)}; expected {[*columns]}")
+    return [{name: _value(kind, row[name], name, path) for name, kind in columns.items()} for row in rows]
+
+
+def _value(kind: type, text: str, name: str, path: Path) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{path} is damaged: {name} is {shortened(text)}, not a number") from None
 
 
 def _number(text: str) -> int | float | str:

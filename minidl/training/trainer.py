@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from .. import functional as F
@@ -17,9 +19,17 @@ from ..nn import Module
 from ..optim import SGD, LRScheduler
 from .capture import CapturedPass
 from .evaluation import evaluate
+from .structure import check_structure, shortened
 
 READ_EVERY = 10
 """Batches after which a GPU is asked for the losses: it computes on meanwhile."""
+
+
+MEASUREMENTS = {
+    "epoch": int, "lr": float, "train_loss": float, "train_accuracy": float, "test_loss": float, "test_accuracy": float,
+    "seconds": float, "images_per_second": float,
+}
+"""The names and types of a row."""
 
 
 class Diverged(RuntimeError):
@@ -34,8 +44,8 @@ class Trainer:
 
     `capture`: on a GPU, batches after the first run as one CUDA graph, see `CapturedPass`.
 
-    `epochs_to_go` runs it; `state` and `load_state` keep everything that the rest of the training depends on, in the
-    middle of an epoch too: a run that is resumed ends bit-identical to one that was not stopped.
+    `epochs_to_go` runs it; `state` and `load_state` keep everything that the rest of the training depends on, also in
+    the middle of an epoch: a run that is resumed ends bit-identical to one that was not stopped.
     """
 
     def __init__(
@@ -67,17 +77,29 @@ class Trainer:
         """Whether the weights are still those that the last row of `history` was measured with."""
         return self._epoch_so_far.images == 0
 
-    def epochs_to_go(self, stop: Callable[[], bool] = lambda: False, quiet: bool = False) -> Iterator[dict[str, float]]:
-        """Train, yielding a row of measurements after each epoch; ends early, between two batches, once `stop()`.
+    def epochs_to_go(
+        self,
+        stop: Callable[[], object] = lambda: False,
+        quiet: bool = False,
+        pause: Callable[[], object] = lambda: False,
+    ) -> Iterator[dict[str, float]]:
+        """Train, yielding a row of measurements after each epoch. Ends early once `stop()` or `pause()` is true.
+
+        `stop` is asked before and after each batch of training, and before each batch of the test; a test that it ends
+        is done again by the next call. `pause` is asked only after each batch of training: a caller that saves and
+        calls again always gets on. In both cases `state` holds every batch that was trained.
 
         A row holds epoch, lr (of its last batch), train_loss, train_accuracy (both while training), test_loss,
         test_accuracy, seconds and images_per_second. Raises `Diverged` for a loss that is not finite; on the CPU a
         batch with such a loss changes no weight, on a GPU up to `READ_EVERY` batches may have done so.
         """
         while not self.finished:
-            if not self._train_epoch(stop, quiet):
+            if not self._train_epoch(stop, pause, quiet):
                 return
-            test = evaluate(self.model, self.test)
+            try:
+                test = evaluate(self.model, _until(stop, self.test))
+            except _Stopped:
+                return
             self._check_finite("the loss on the test images", test.loss)
             sums, self._epoch_so_far = self._epoch_so_far, _Sums()
             self.history.append({
@@ -92,8 +114,10 @@ class Trainer:
             })
             yield self.history[-1]
 
-    def _train_epoch(self, stop: Callable[[], bool], quiet: bool) -> bool:
-        """One epoch, or what is left of it; whether it was finished."""
+    def _train_epoch(self, stop: Callable[[], object], pause: Callable[[], object], quiet: bool) -> bool:
+        """Train one epoch, or the rest of it; whether it was finished."""
+        if self._epoch_so_far.trained:
+            return True
         self.model.train()
         device = next(self.model.parameters()).device
         sums, title = self._epoch_so_far, f"epoch {len(self.history) + 1}/{self.epochs}"
@@ -103,14 +127,14 @@ class Trainer:
             if stop():
                 return False
             started = time.perf_counter()
-            self.train.load_state_dict(self.train.state_dict())  # an epoch that was left goes on, not over
+            self.train.load_state_dict(self.train.state_dict())  # go on in an epoch that was left
             unread: list[tuple[Tensor, Tensor, int]] = []
             left = len(self.train) - self.train.state_dict()["batch"]
             for images, labels in self.train:
                 with memory_for(len(labels)):
                     unread.append((*self._train_batch(images.to(device), labels.to(device)), len(labels)))
                 left -= 1
-                stopped = stop()
+                stopped = bool(stop() or pause())
                 if device == "cpu" or stopped or left == 0 or len(unread) == READ_EVERY:
                     bar.update(self._read(unread))
                     unread.clear()
@@ -120,6 +144,7 @@ class Trainer:
                     bar.set_postfix_str(f"loss {mean:.4f}, accuracy {share:.1%}", refresh=False)
                 if stopped:
                     return False
+        sums.trained = True
         return True
 
     def _read(self, batches: list[tuple[Tensor, Tensor, int]]) -> int:
@@ -170,7 +195,7 @@ class Trainer:
             tensors |= {f"optimizer.{index}.{name}": value for name, value in buffers.items()}
         return tensors, {
             "history": self.history,
-            "epoch_so_far": vars(self._epoch_so_far),
+            "epoch_so_far": asdict(self._epoch_so_far),
             "param_groups": optimizer["param_groups"],
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "train": self.train.state_dict(),
@@ -178,24 +203,63 @@ class Trainer:
         }
 
     def load_state(self, tensors: dict[str, Any], values: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises ValueError for a state of another model or with parts missing."""
+        """Go on from what `state` gave. Raises ValueError for a state of another model, or with parts missing or wrong.
+
+        `values` are checked before anything is changed.
+        """
+        self._check_values(values)
         state: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
                 index, _, buffer = rest.partition(".")
+                if not (index.isdecimal() and buffer):
+                    raise ValueError(f"there is a tensor {name!r}; expected optimizer.INDEX.NAME, such as "
+                                     "optimizer.0.momentum_buffer")
                 state.setdefault(int(index), {})[buffer] = value.data
+        self.model.load_state_dict(model_state(tensors))
+        self.optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"]})
+        if self.schedule is not None:
+            self.schedule.load_state_dict(values["schedule"])
+        self.train.load_state_dict(values["train"])
+        generator().bit_generator.state = values["random"]
+        self.history = list(values["history"])
+        self._epoch_so_far = _Sums(**values["epoch_so_far"])
+
+    def _check_values(self, values: Any) -> None:
+        """Raise ValueError unless these could be the values of `state` of this trainer, or of one like it."""
+        own = self.state()[1]
+        if isinstance(values, dict) and isinstance(values.get("epoch_so_far"), dict):
+            values["epoch_so_far"].setdefault("trained", False)  # states of earlier versions
+        rows = values.get("history") if isinstance(values, dict) else None
+        row = {name: kind() for name, kind in MEASUREMENTS.items()}
+        check_structure(values, own | {"history": [row] * len(rows) if isinstance(rows, list) else []})
+        numbers = [row["epoch"] for row in values["history"]]
+        if numbers != [*range(1, len(numbers) + 1)] or len(numbers) > self.epochs:
+            raise ValueError(f"its rows are of the epochs {shortened(numbers)}; expected 1, 2, … up to {self.epochs}")
+        for group, saved in zip(own["param_groups"], values["param_groups"]):
+            if group["params"] != saved["params"]:
+                raise ValueError(f"a group of the optimizer has the parameters {saved['params']}; this one has "
+                                 f"{group['params']}")
+        sums, place = values["epoch_so_far"], values["train"]
+        batches = len(self.train) if sums["trained"] else place["batch"]
+        images = min(batches * self.train.batch_size, len(self.train.dataset))
+        if sums["images"] != images or sums["correct"] > images or (images and not sums["seconds"] > 0):
+            raise ValueError(f"{sums['images']} images were seen and {sums['correct']} recognised in {batches} batches "
+                             f"and {sums['seconds']} seconds; expected {images} images")
+        if self._offsets(own) != self._offsets(values):
+            raise ValueError("the numbers of epochs, batches and steps that were done do not belong together")
         try:
-            self.model.load_state_dict(model_state(tensors))
-            self.optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"]})
-            if self.schedule is not None:
-                self.schedule.load_state_dict(values["schedule"])
-            self.train.load_state_dict(values["train"])
-            generator().bit_generator.state = values["random"]
-            self.history = list(values["history"])
-            self._epoch_so_far = _Sums(**values["epoch_so_far"])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"the state of the training is incomplete, or of another kind: {error}") from None
+            np.random.default_rng().bit_generator.state = values["random"]
+        except OverflowError as error:
+            raise ValueError(f"the state of the random numbers is wrong: {error}") from None
+
+    def _offsets(self, values: dict[str, Any]) -> tuple[int, int]:
+        """How far the loader is ahead of the history, in epochs, and of the schedule, in batches: both never change."""
+        place, trained = values["train"], values["epoch_so_far"]["trained"]
+        batches = place["epoch"] * len(self.train) + place["batch"]
+        steps = batches if self.schedule is None else values["schedule"].get("last_epoch", batches)
+        return place["epoch"] - trained - len(values["history"]), batches - steps
 
 
 def model_state(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +267,25 @@ def model_state(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
 
 
+@dataclass
 class _Sums:
-    """What the running epoch has added up, and the learning rate it has come to."""
+    """What the running epoch has added up, the learning rate it has come to, and whether only its test is left."""
 
-    def __init__(self, loss: float = 0.0, correct: int = 0, images: int = 0, seconds: float = 0.0, lr: float = 0.0):
-        self.loss, self.correct, self.images, self.seconds, self.lr = loss, correct, images, seconds, lr
+    loss: float = 0.0
+    correct: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    lr: float = 0.0
+    trained: bool = False
+
+
+class _Stopped(Exception):
+    """A test on the test images was ended."""
+
+
+def _until(stop: Callable[[], object], batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """`batches`; raises `_Stopped` once `stop()`."""
+    for batch in batches:
+        if stop():
+            raise _Stopped
+        yield batch
