@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
                 output.flush()
         except OutputError as error:
             if not error.closed:
-                print(f"minidl: {error}", file=sys.stderr)
+                print(f"minidl: {error.strerror}", file=sys.stderr)
             return 141 if error.closed else 2
         except KeyboardInterrupt:
             return 130

@@ -88,7 +88,7 @@ def _begun(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
     say_if_tested_on_the_same(trainer)
     new = make_folder(folder)
     try:
-        write_json(folder / EXPERIMENT, [dataclasses.asdict(each) for each in configurations])
+        write_json(folder / EXPERIMENT, [dataclasses.asdict(each) for each in configurations], new=True)
     except BaseException:
         remove_empty(new)
         raise

@@ -75,7 +75,7 @@ def console() -> Iterator[Output]:
 
 def _send_to_nowhere(stream: TextIO) -> None:
     """Let the file of `stream` be the null device: Python writes out what the stream still holds when it ends."""
-    with suppress(OSError, ValueError):  # a stream without a file
+    with suppress(AttributeError, OSError, ValueError):  # a stream without a file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)

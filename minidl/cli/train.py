@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def train(options: argparse.Namespace) -> int:
     (configuration,) = within_budget([configure(options)], options)
     trainer = trainer_of(configuration, options.workers, options.cuda_graph)
     check_fit(trainer, len(configuration.classes))  # before the folder: a mistake leaves nothing behind
-    run = Run.create(options.out or _new_folder(configuration), configuration)
+    run = Run.create(options.out, configuration) if options.out else _new_run(configuration)
     try:
         with run.locked():
             return _train(run, trainer, options)
@@ -85,9 +86,13 @@ def say_if_tested_on_the_same(trainer: Trainer) -> None:
         print("there is no folder val: the test images are the training images")
 
 
-def _new_folder(configuration: Configuration) -> Path:
+def _new_run(configuration: Configuration) -> Run:
+    """A run in a folder below ``runs``, named by model, data and time; numbered if others began in the same second."""
     name = f"{configuration.model}-{configuration.data.partition(':')[0]}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path("runs") / name
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    while True:
+        with suppress(FileExistsError):
+            return Run.create(Path("runs") / next(names), configuration)
 
 
 @contextmanager

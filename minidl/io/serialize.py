@@ -19,8 +19,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
     """Write contiguous `arrays`, and `text` as metadata, to `path`: the length of a header, the header, the values.
 
-    The bytes are those that `safetensors.numpy.save_file` writes. That function writes to a second file of its own,
-    with a random name, which stays in the folder if the process is killed.
+    Each array starts at a multiple of its item size. `safetensors.numpy.save_file` does the same, but through a second
+    file of its own, with a random name, which stays in the folder if the process is killed.
     """
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))  # so every array is aligned
     header: dict[str, Any] = {"__metadata__": dict(text)}

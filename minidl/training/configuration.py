@@ -76,9 +76,9 @@ class Configuration:
         if not isinstance(self.model_options, dict):
             raise ValueError(f"model_options must map names to values; got {self.model_options!r}")
 
-    def write(self, path: Path) -> None:
-        """Write this configuration to `path` as JSON, atomically."""
-        write_json(path, dataclasses.asdict(self))
+    def write(self, path: Path, new: bool = False) -> None:
+        """Write this configuration to `path` as JSON, as `write_json` does."""
+        write_json(path, dataclasses.asdict(self), new)
 
     @classmethod
     def read(cls, path: Path) -> Configuration:
@@ -116,10 +116,10 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(sorted(changes))
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write `values` to `path`, atomically."""
+def write_json(path: Path, values: Any, new: bool = False) -> None:
+    """Write `values` to `path`, atomically; with `new`, raise FileExistsError if there is such a file already."""
     text = json.dumps(values, indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"), new)
 
 
 def read_json(path: Path) -> Any:

@@ -64,7 +64,7 @@ class Run:
         run._new_folders = make_folder(run.folder)
         try:
             discard_parts(run.folder, RUN_FILES)
-            configuration.write(run.folder / CONFIG)
+            configuration.write(run.folder / CONFIG, new=True)
         except BaseException:
             run.discard()
             raise

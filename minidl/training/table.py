@@ -34,15 +34,15 @@ def read_table(path: Path, columns: Mapping[str, type] | None = None) -> list[di
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = list(reader.fieldnames or []), list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: not a table ({error})") from None
     if any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} is damaged: its rows are not all as long as the first")
     if columns is None:
         return [{name: _number(text) for name, text in row.items()} for row in rows]
-    if reader.fieldnames != [*columns]:
-        raise ValueError(f"{path} is damaged: it has the columns {shortened(reader.fieldnames)}; expected {[*columns]}")
+    if names != [*columns]:
+        raise ValueError(f"{path} is damaged: it has the columns {shortened(names)}; expected {[*columns]}")
     return [{name: _value(kind, row[name], name, path) for name, kind in columns.items()} for row in rows]
 
 
@@ -50,7 +50,8 @@ def _value(kind: type, text: str, name: str, path: Path) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{path} is damaged: {name} is {shortened(text)}, not a number") from None
+        number = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{path} is damaged: {name} is {shortened(text)}, not {number}") from None
 
 
 def _number(text: str) -> int | float | str:
