@@ -49,7 +49,7 @@ def _run(arguments: list[str] | None, output: Output) -> int:
     except OutputError:
         raise
     except (
-        Diverged, DeviceError, ValueError, TypeError, ArithmeticError, OSError, ModuleNotFoundError, RecursionError,
+        Diverged, DeviceError, ValueError, TypeError, OSError, ModuleNotFoundError, OverflowError, RecursionError,
         MemoryError,
     ) as error:
         if sys.flags.dev_mode:

@@ -29,7 +29,7 @@ MEASUREMENTS = {
     "epoch": int, "lr": float, "train_loss": float, "train_accuracy": float, "test_loss": float, "test_accuracy": float,
     "seconds": float, "images_per_second": float,
 }
-"""The names and types of a row."""
+"""Names and types of the measurements in a row."""
 
 
 class Diverged(RuntimeError):
