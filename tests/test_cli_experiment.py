@@ -168,6 +168,14 @@ def test_a_damaged_list_of_runs_is_refused_with_its_path(content, tmp_path, caps
     assert str(tmp_path / "experiment.json") in capsys.readouterr().err
 
 
+def test_a_network_of_no_experiment_is_refused_before_a_folder_is_made(folder, tmp_path, capsys):
+    runs = json.loads((folder / "experiment.json").read_text())
+    (tmp_path / "experiment.json").write_text(json.dumps([{**runs[0], "model": "../lenet5"}]))
+    assert main(["experiment", "depth", "--resume", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'experiment.json'} is damaged: '../lenet5' is not one of" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.json"]
+
+
 # What it shows
 
 def training_errors(folder):
@@ -231,6 +239,6 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(folder, tmp
             process.communicate()
             kills += 1
             if (killed / "experiment.json").exists():
-                command = ["experiment", "depth", "--resume", str(killed), "--quiet"]
+                command = ["experiment", "depth", "--resume", str(killed), "--quiet", "--save-every", "0"]
         assert kept(killed) == expected
         assert {path for path in files(killed) if path.suffix != ".png"} == files(folder)

@@ -306,7 +306,7 @@ def test_ctrl_c_waits_for_the_end_of_a_block():
 KILLS = int(os.environ.get("MINIDL_TEST_KILLS", "20"))
 """How often the slow test below kills or stops a training: 200 take half an hour."""
 
-STARTED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); " \
+STARTED = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'minidl'; " \
           "from minidl.cli import main; sys.exit(main())"
 
 
@@ -351,7 +351,7 @@ def test_stopped_at_random_moments_runs_end_as_if_nothing_had_happened(tmp_path,
                 counts[number] += 1
                 process.send_signal(number)
                 out, err = process.communicate(timeout=60)
-                assert "Traceback" not in err, err
+                assert "Traceback" not in err or "<frozen site>" in err, err  # Python itself was starting
         assert kept(folder) == expected[variant], folder
         shutil.rmtree(folder)
     with capsys.disabled():

@@ -105,7 +105,10 @@ def _resumed(options: argparse.Namespace) -> tuple[Path, list[Configuration]]:
     values = read_json(path)
     if not isinstance(values, list) or not values:
         raise ValueError(f"{path} is damaged: expected a list of runs")
-    return folder, [Configuration.of(each, path) for each in values]
+    configurations = [Configuration.of(each, path) for each in values]
+    if other := [each.model for each in configurations if each.model not in NETWORKS]:
+        raise ValueError(f"{path} is damaged: {other[0]!r} is not one of the networks {', '.join(NETWORKS)}")
+    return folder, configurations
 
 
 def _name(model: str, seed: int) -> str:
