@@ -1,84 +1,107 @@
 """Reading pickles without executing them.
 
-A pickle is a program for a small stack machine, and two of its instructions call any function there is. The machine
-here knows numbers, text, plain containers, and the names that its caller lends it; it refuses any other.
+A pickle is a program for a small stack machine, and several of its instructions call whatever function they name. The
+machine here knows numbers, text and plain containers, and the functions on its caller's allow list. Anything else that
+a pickle names or makes becomes an inert `Unknown`.
+
+`pickle.Unpickler` with a `find_class` of our own executes nothing either, but it hashes whatever a pickle uses as a
+key: 200 kB of nested tuples overflow the stack and end the process, and 1.4 kB of doubled tuples, or 100,000 numbers
+with the same hash, keep it busy for hours. Here a dict is a list of its keys and values, and nothing is hashed.
 """
 
 from __future__ import annotations
 
+import os
 import pickletools
-from collections.abc import Callable, Iterable, Mapping
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-PLAIN = (str, bytes, int, float, type(None))
-"""What may be a key: to hash a tuple of tuples takes a stack as deep as it is, and time for all of its parts."""
+from .contents import Dict, Unknown
+
+LONGEST = 1 << 20
+"""Bytes of the longest text or number that is read; longer ones become `Unknown`."""
+
+ALLOWANCE = 32 << 20
+"""Bytes that any pickle may take in memory, as the machine counts them; three times its length come on top."""
+
+LENGTHS = {pickletools.TAKEN_FROM_ARGUMENT4: "<i", pickletools.TAKEN_FROM_ARGUMENT4U: "<I",
+           pickletools.TAKEN_FROM_ARGUMENT8U: "<Q"}
+"""Kinds of arguments that begin with their length and may be long → how the length is written."""
+
+OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+MARK = object()
+"""Where on the stack the items of a container begin."""
 
 
-def plain_dict(items: Iterable[Any] = ()) -> dict[Any, Any]:
-    """A dict of (key, value) pairs, or of a dict's items. Raises TypeError for a key that is no number and no text."""
-    pairs = [(key, value) for key, value in (items.items() if isinstance(items, dict) else items)]
-    if not all(isinstance(key, PLAIN) for key, _ in pairs):
-        raise TypeError("a key is no number and no text")
-    return dict(pairs)
-
-
-class Refused(ValueError):
-    """The pickle asks for something that is no plain container and was not lent to it."""
-
-    def __init__(self, wanted: str):
-        super().__init__(wanted if wanted.isprintable() and len(wanted) < 200 else ascii(wanted[:200]))
-
-
-class _Mark:
-    """Where on the stack the items of a container begin."""
-
-
-def read_pickle(file: BinaryIO, lent: Mapping[str, Any], persistent: Callable[[Any], Any]) -> Any:
+def read_pickle(file: BinaryIO, allowed: Mapping[str, Any], persistent: Callable[[Any], Any]) -> Any:
     """The object that the pickle at the position of `file` describes; `file` is left behind it.
 
-    `lent` maps names such as ``"collections.OrderedDict"`` to what stands for them: a function may be called by the
-    pickle, anything else only be named. ``persistent(identity)`` gives the object outside the pickle with that name.
-    Memory and time are proportional to the pickle's length. Raises `Refused` naming what else was asked for, and
-    ValueError for a pickle that is damaged or cut short.
+    `allowed` maps names such as ``"collections.OrderedDict"`` to what stands for them: the pickle may call functions,
+    and only name anything else. ``persistent(identity)`` gives the object outside the pickle with that name. Dicts
+    become `Dict`, and what is not allowed becomes `Unknown`. Memory and time are proportional to the pickle's length.
+    Raises ValueError for a pickle that is damaged or cut short, or that would take far more memory than its length.
     """
-    machine = _Machine(lent, persistent)
+    program = SimpleNamespace(read=file.read, readline=partial(file.readline, LONGEST), tell=file.tell, seek=file.seek)
+    machine, start, limit = _Machine(allowed, persistent), file.tell(), ALLOWANCE
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        while code := program.read(1):
+            opcode = OPCODES[code]
+            argument = _argument(opcode, program)
             if opcode.name == "STOP":
                 return machine.pop()
-            step = STEPS.get(opcode.name)
-            if step is None:
-                raise Refused(f"the pickle instruction {opcode.name}")
-            step(machine, argument)
-    except Refused:
-        raise
-    except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+            if opcode.name not in STEPS:
+                raise ValueError(f"it has the instruction {opcode.name}, which no checkpoint needs")
+            STEPS[opcode.name](machine, argument)
+            machine.memory += 16
+            if machine.memory > limit:
+                limit = ALLOWANCE + 3 * (file.tell() - start)
+                if machine.memory > limit:
+                    raise ValueError("it makes far more objects than a checkpoint of its length has")
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError,
+            struct.error) as error:
         raise ValueError(f"its pickle is damaged: {str(error)[:200] or type(error).__name__}") from None
     raise ValueError("its pickle has no end")
 
 
-class _Machine:
-    """A stack, and a memo of what may be needed again."""
+def _argument(opcode: pickletools.OpcodeInfo, program: Any) -> Any:
+    if opcode.arg is None:
+        return None
+    if length_format := LENGTHS.get(opcode.arg.n):
+        at = program.tell()
+        (length,) = struct.unpack(length_format, program.read(struct.calcsize(length_format)))
+        if length > LONGEST:
+            program.seek(length, os.SEEK_CUR)
+            return Unknown(f"a text or number of {length:,} bytes")
+        program.seek(at)
+    return opcode.arg.reader(program)
 
-    def __init__(self, lent: Mapping[str, Any], persistent: Callable[[Any], Any]):
-        self.lent, self.persistent = lent, persistent
+
+class _Machine:
+    """A stack, a memo of what may be needed again, and about how many bytes of memory all of it took."""
+
+    def __init__(self, allowed: Mapping[str, Any], persistent: Callable[[Any], Any]):
+        self.allowed, self.persistent = allowed, persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.pushed = self.passed = 0
+        self.memory = 0
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
-        self.pushed += 1
+        self.memory += sys.getsizeof(value) + 24  # and references to it
 
     def pop(self) -> Any:
         value = self.stack.pop()
-        if isinstance(value, _Mark):
+        if value is MARK:
             raise ValueError("a mark stands where a value belongs")
         return value
 
     def pop_to_mark(self) -> list[Any]:
         at = len(self.stack) - 1
-        while not isinstance(self.stack[at], _Mark):
+        while self.stack[at] is not MARK:
             at -= 1
             if at < 0:
                 raise ValueError("there is no mark")
@@ -86,102 +109,115 @@ class _Machine:
         del self.stack[at:]
         return items
 
-    def top(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise TypeError(f"a {type(self.stack[-1]).__name__} stands where a {kind.__name__} belongs")
-        return self.stack[-1]
-
     def name(self, name: str) -> None:
-        if name not in self.lent:
-            raise Refused(name)
-        self.push(self.lent[name])
+        self.push(self.allowed[name] if name in self.allowed else Unknown(name))
 
-    def call(self) -> None:
-        arguments, function = self.pop(), self.pop()
+    def call(self, function: Any, arguments: Any) -> None:
+        if isinstance(function, Unknown):
+            return self.push(Unknown(function.name))
         if not callable(function) or not isinstance(arguments, tuple):
             raise TypeError("something is called that is no function")
-        # The same long list, given to function after function, would take memory without end.
-        self.passed += sum(len(argument) for argument in arguments if hasattr(argument, "__len__"))
-        if self.passed > 2 * self.pushed + 100:
-            raise ValueError("the same items are used over and over")
+        # The same long list, given to function after function, would take time without end.
+        self.memory += sum(map(sys.getsizeof, arguments))
         self.push(function(*arguments))
 
-    def build(self) -> None:
-        """Attributes of an object, such as the versions that PyTorch notes on a state_dict: passed over."""
-        self.pop()
-        self.top(dict)
+    def extend(self, items: list[Any], kinds: tuple[type, ...]) -> None:
+        container = self.stack[-1]
+        if type(container) not in kinds:
+            raise TypeError(f"a {type(container).__name__} stands where a {kinds[0].__name__} belongs")
+        container.extend(items)
 
-    def extend(self) -> None:
-        items = self.pop_to_mark()
-        self.top(list).extend(items)
-
-    def update(self, items: list[Any]) -> None:
-        if len(items) % 2:
-            raise ValueError("a key has no value")
-        self.top(dict).update(plain_dict(zip(items[::2], items[1::2])))
-
-    def fetch(self, index: int) -> None:
-        self.push(self.memo[index])
+    def memoize(self, index: int | None) -> None:
+        index = len(self.memo) if index is None else index
+        if index > len(self.memo) + 1:
+            raise ValueError("its memo has holes")  # picklers count up, and numbers far apart may have the same hash
+        self.memo[index] = self.stack[-1]
+        self.memory += 100
 
 
-def _tuple(count: int) -> Callable[[_Machine, Any], None]:
-    def step(machine: _Machine, _: Any) -> None:
-        machine.push(tuple(reversed([machine.pop() for _ in range(count)])))
-
-    return step
+Step = Callable[[_Machine, Any], object]
 
 
-def _constant(value: Any) -> Callable[[_Machine, Any], None]:
+def _constant(value: Any) -> Step:
     return lambda machine, _: machine.push(value)
 
 
-def _dict(machine: _Machine, _: Any) -> None:
-    items = machine.pop_to_mark()
-    machine.push({})
-    machine.update(items)
-
-
-def _append(machine: _Machine, _: Any) -> None:
-    item = machine.pop()
-    machine.top(list).append(item)
+def _tuple(count: int) -> Step:
+    return lambda machine, _: machine.push(tuple(reversed([machine.pop() for _ in range(count)])))
 
 
 def _set_item(machine: _Machine, _: Any) -> None:
     value, key = machine.pop(), machine.pop()
-    machine.update([key, value])
+    machine.extend([key, value], (Dict, Unknown))
 
 
-def _memoize(machine: _Machine, index: Any) -> None:
-    machine.memo[len(machine.memo) if index is None else index] = machine.stack[-1]
+def _new_dict(machine: _Machine, _: Any) -> None:
+    items = machine.pop_to_mark()
+    machine.push(Dict())
+    machine.extend(items, (Dict,))
+
+
+def _frozenset(machine: _Machine, _: Any) -> None:
+    machine.pop_to_mark()
+    machine.push(Unknown("frozenset"))
 
 
 def _stack_name(machine: _Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
-    if not all(isinstance(part, (str, int, float)) for part in (name, module)):
+    if not (isinstance(name, str) and isinstance(module, str)):
         raise TypeError("a name is no text")
     machine.name(f"{module}.{name}")
 
 
-STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+def _call(machine: _Machine, _: Any) -> None:
+    arguments, function = machine.pop(), machine.pop()
+    machine.call(function, arguments)
+
+
+def _call_with_keywords(machine: _Machine, _: Any) -> None:
+    machine.pop()
+    _call(machine, _)
+
+
+def _call_to_mark(machine: _Machine, _: Any) -> None:
+    function, *arguments = machine.pop_to_mark()
+    machine.call(function, tuple(arguments))
+
+
+def _call_by_name(machine: _Machine, name: str) -> None:
+    arguments = machine.pop_to_mark()
+    machine.name(name.replace(" ", "."))
+    machine.call(machine.pop(), tuple(arguments))
+
+
+STEPS: dict[str, Step] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
     "NONE": _constant(None), "NEWTRUE": _constant(True), "NEWFALSE": _constant(False),
     **dict.fromkeys(
         ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
          "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-         "BINBYTES8"),
+         "BINBYTES8", "BYTEARRAY8"),
         lambda machine, value: machine.push(value)),
     "EMPTY_TUPLE": _constant(()), "TUPLE1": _tuple(1), "TUPLE2": _tuple(2), "TUPLE3": _tuple(3),
-    "EMPTY_LIST": lambda machine, _: machine.push([]), "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "MARK": lambda machine, _: machine.stack.append(_Mark()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]), "EMPTY_DICT": lambda machine, _: machine.push(Dict()),
+    "EMPTY_SET": lambda machine, _: machine.push(Unknown("set")),
+    "MARK": lambda machine, _: machine.push(MARK),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
     "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
-    "DICT": _dict,
-    "APPEND": _append, "APPENDS": lambda machine, _: machine.extend(),
-    "SETITEM": _set_item, "SETITEMS": lambda machine, _: machine.update(machine.pop_to_mark()),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _memoize),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.fetch(index)),
+    "DICT": _new_dict,
+    "FROZENSET": _frozenset,
+    "APPEND": lambda machine, _: machine.extend([machine.pop()], (list, Unknown)),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark(), (list, Unknown)),
+    "ADDITEMS": lambda machine, _: machine.extend(machine.pop_to_mark(), (Unknown,)),
+    "SETITEM": _set_item,
+    "SETITEMS": lambda machine, _: machine.extend(machine.pop_to_mark(), (Dict, Unknown)),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda machine, index: machine.memoize(index)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.push(machine.memo[index])),
+    "POP": lambda machine, _: machine.stack.pop(), "POP_MARK": lambda machine, _: machine.pop_to_mark(),
+    "DUP": lambda machine, _: machine.push(machine.stack[-1]),
     "GLOBAL": lambda machine, name: machine.name(name.replace(" ", ".")), "STACK_GLOBAL": _stack_name,
-    "REDUCE": lambda machine, _: machine.call(), "BUILD": lambda machine, _: machine.build(),
+    "REDUCE": _call, "NEWOBJ": _call, "NEWOBJ_EX": _call_with_keywords, "OBJ": _call_to_mark, "INST": _call_by_name,
+    "BUILD": lambda machine, _: machine.pop(),  # attributes, such as the versions that PyTorch notes on a state_dict
     "BINPERSID": lambda machine, _: machine.push(machine.persistent(machine.pop())),
 }
-"""What each instruction does; those that are missing make objects of classes, or sets, which no state holds."""
+"""What each instruction does. Those that are missing name objects outside the pickle in ways that PyTorch does not."""

@@ -5,36 +5,40 @@ Both hold a pickle in which tensors are named by storage, offset, shape and stri
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from .dtypes import DTYPES
-from .pickles import plain_dict, read_pickle
-from .streams import BoundedReader, read_array
+from .contents import Dict, Refused, Unknown, find_state
+from .dtypes import READ_DTYPES
+from .pickles import read_pickle
+from .streams import BoundedReader, read_values
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-STATE_NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-"""Under which training scripts keep a model's state among other things."""
+MOST_AXES = 64
+"""Axes that NumPy's arrays can have."""
+
+LARGEST_EXPANSION = 64 << 20
+"""Bytes of the largest tensor that repeats the values of a smaller storage."""
 
 
 class Storage(NamedTuple):
     """A piece of memory in the file, shared by the tensors that lie in it."""
 
     key: str
-    dtype: str  # "" for bytes, whose dtype the tensor knows
+    dtype: str  # "" for bytes, whose dtype the tensor knows; PyTorch's name where NumPy has none
     length: int
     start: int = 0  # before PyTorch 0.4 a storage could be a part of another
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """Where a tensor's values are."""
 
@@ -47,7 +51,9 @@ class StoredTensor:
     def __post_init__(self) -> None:
         if not isinstance(self.storage, Storage) or not self.dtype:
             raise TypeError("a tensor has no storage, or no dtype")
-        if len(self.shape) != len(self.strides) or not all(map(_is_size, (self.offset, *self.shape, *self.strides))):
+        if not (isinstance(self.shape, tuple) and isinstance(self.strides, tuple)
+                and len(self.shape) == len(self.strides) <= MOST_AXES
+                and all(map(_is_size, (self.offset, *self.shape, *self.strides)))):
             raise ValueError("a tensor has no proper shape and strides")
 
     def within(self, memory: np.ndarray) -> np.ndarray:
@@ -57,7 +63,11 @@ class StoredTensor:
         first = self.storage.start + self.offset
         if first + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides)) >= len(memory):
             raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {len(memory)} values")
-        return as_strided(memory[first:], self.shape, tuple(stride * memory.itemsize for stride in self.strides))
+        size, itemsize = math.prod(self.shape), memory.itemsize
+        if size > len(memory) and size * itemsize > LARGEST_EXPANSION:
+            raise ValueError(f"a tensor of shape {self.shape} repeats the {len(memory)} values of its storage")
+        strides = tuple(stride * itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides))
+        return np.ndarray(self.shape, memory.dtype, memory, first * itemsize, strides)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -67,12 +77,13 @@ class StoredTensor:
 ITEM_SIZES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8,
     "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
+    "qint8": 1, "quint8": 1, "qint32": 4,
 }
 STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
+    "ComplexDoubleStorage": "complex128", "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
 }
 
 
@@ -87,99 +98,90 @@ def _is_size(value: Any) -> bool:
 def _tensor(
     storage: Storage, offset: int, shape: Any, strides: Any, needs_gradient: Any = None, hooks: Any = None,
     pending: Any = None,
-) -> StoredTensor:
+) -> StoredTensor | Unknown:
     if pending:
-        raise ValueError("a tensor is a conjugate or a negative that was never computed; save tensor.resolve_neg()")
-    return StoredTensor(storage, storage.dtype, offset, tuple(shape), tuple(strides))
+        return Unknown("torch._utils._rebuild_tensor_v3 of a conjugate or a negative")
+    return StoredTensor(storage, getattr(storage, "dtype", ""), offset, shape, strides)
 
 
 def _tensor_of_dtype(
-    storage: Storage, offset: int, shape: Any, strides: Any, needs_gradient: Any, hooks: Any, dtype: _DType, *_: Any
+    storage: Storage, offset: int, shape: Any, strides: Any, needs_gradient: Any, hooks: Any, dtype: Any, *_: Any
 ) -> StoredTensor:
-    if not isinstance(dtype, _DType):
-        raise TypeError("a tensor's dtype is none")
-    return StoredTensor(storage, str(dtype), offset, tuple(shape), tuple(strides))
+    return StoredTensor(storage, _dtype_name(dtype), offset, shape, strides)
 
 
-def _parameter(tensor: StoredTensor, *_: Any) -> StoredTensor:
-    return tensor
+def _dtype_name(dtype: Any) -> str:
+    if not isinstance(dtype, (_DType, Unknown)):
+        raise TypeError("a tensor or storage has no dtype")
+    return str(dtype) if isinstance(dtype, _DType) else dtype.name
 
 
-LENT: dict[str, Any] = {
-    "collections.OrderedDict": plain_dict,
-    "collections.Counter": plain_dict,
+def _of_class(build: Any, kind: Any, arguments: Any, attributes: Any) -> Any:
+    """A tensor with attributes, or of a class of its own."""
+    return build(*arguments) if build in (_tensor, _tensor_of_dtype) else Unknown("torch._tensor._rebuild_from_type_v2")
+
+
+def _ordered_dict(items: Any = ()) -> Dict:
+    """From another dict, or from a list of (key, value) pairs."""
+    return items if isinstance(items, Dict) else Dict(part for key, value in items for part in (key, value))
+
+
+ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": _ordered_dict,
+    "collections.defaultdict": lambda factory=None, items=(): _ordered_dict(items),
     "torch.Size": lambda sizes: tuple(sizes),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch._tensor._rebuild_from_type_v2": _of_class,
     **{f"torch.{name}": _DType(dtype) for name, dtype in STORAGES.items()},
     **{f"torch.{dtype}": _DType(dtype) for dtype in ITEM_SIZES},
     "torch.storage.UntypedStorage": _DType(""),
 }
+"""What a checkpoint's pickle may name → what stands for it."""
 
 
-def _storage(identity: Any) -> Storage:
-    """The storage that a pickle names: its kind, its key, where it was, how long it is, and which part is meant."""
+def _persistent(identity: Any) -> Any:
+    """The storage that a pickle names: its kind, its key, where it was, how long it is, and which part is meant.
+
+    Of a whole module, which PyTorch's old format names together with its source, the class.
+    """
+    if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+        return identity[1]
     if not (isinstance(identity, tuple) and len(identity) in (5, 6) and identity[0] == "storage"):
-        raise ValueError("it names an object outside the pickle that is no storage, such as a whole module; "
-                         "save model.state_dict() instead")
+        raise ValueError("it names an object outside the pickle that is no storage")
     _, kind, key, _, length, *part = identity
     start = part[0][1] if part and part[0] is not None else 0
-    if not (_is_size(length) and _is_size(start) and isinstance(kind, _DType) and isinstance(key, str)):
+    if not (_is_size(length) and _is_size(start) and isinstance(key, str)):
         raise ValueError("it names a storage in no known way")
-    return Storage(key, str(kind), length, start)
+    return Storage(key, _dtype_name(kind), length, start)
 
 
-def find_state(content: Any) -> dict[str, StoredTensor]:
-    """The tensors by name in what a checkpoint holds: the state itself, or one that lies in it under whatever name.
-
-    What else there is, such as the epoch or an optimizer's state, is left out, and so is the ``module.`` that
-    `torch.nn.DataParallel` puts in front of every name. Raises ValueError for none, or several.
-    """
-    level, seen = _dicts([content]), set[int]()
-    while level:
-        named = _dicts(part.get(name) for part in level for name in STATE_NAMES)
-        states = list(filter(_has_tensors, named)) or list(filter(_has_tensors, level))
-        if len(states) > 1:
-            raise ValueError("it holds the states of several models; save the one that is wanted alone")
-        if states:
-            state = {str(name): value for name, value in states[0].items() if isinstance(value, StoredTensor)}
-            wrapped = all(name.startswith("module.") for name in state)
-            return {name.removeprefix("module."): value for name, value in state.items()} if wrapped else state
-        seen.update(map(id, level))
-        inner = named or _dicts(value for part in level for value in part.values())
-        level = [part for part in inner if id(part) not in seen]
-    if content == {}:
-        return {}
-    raise ValueError(f"it holds no state of a model, no names with tensors, but a {type(content).__name__}")
-
-
-def _dicts(values: Iterable[Any]) -> list[dict]:
-    """Those of the values that are dicts, each once."""
-    return list({id(value): value for value in values if isinstance(value, dict)}.values())
-
-
-def _has_tensors(part: dict) -> bool:
-    return any(isinstance(value, StoredTensor) for value in part.values())
+def _size_of(storage: Storage) -> int:
+    if storage.dtype and storage.dtype not in ITEM_SIZES:
+        raise Refused(f"holds numbers of {storage.dtype}, whose size is not known. Convert them to float32")
+    return storage.length * ITEM_SIZES.get(storage.dtype, 1)
 
 
 def _arrays(
-    tensors: dict[str, StoredTensor], read_storage: Callable[[Storage, np.dtype], np.ndarray],
-    order: Literal["<", ">"],
+    tensors: dict[str, StoredTensor], read_storage: Callable[[Storage, str], np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Each tensor's values; tensors that shared a storage share memory again."""
     memories: dict[str, np.ndarray] = {}
+    dtypes: dict[str, str] = {}
     arrays = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES.values():
-            raise ValueError(f"it holds {name!r} as {tensor.dtype}, which no tensor can be; convert it to float32")
+        if tensor.dtype not in READ_DTYPES.values():
+            raise Refused(f"holds {name!r} as {tensor.dtype}, which no tensor can be. Convert it to float32")
         key = tensor.storage.key
         if key not in memories:
-            memories[key] = read_storage(tensor.storage, np.dtype(tensor.dtype).newbyteorder(order))
-        if memories[key].dtype != tensor.dtype:
-            raise ValueError(f"storage {key} holds both {memories[key].dtype} and {tensor.dtype}")
+            memories[key] = read_storage(tensor.storage, tensor.dtype)
+            dtypes[key] = tensor.dtype
+        if dtypes[key] != tensor.dtype:
+            raise ValueError(f"storage {key} holds both {dtypes[key]} and {tensor.dtype}")
         arrays[name] = tensor.within(memories[key])
     return arrays
 
@@ -191,15 +193,22 @@ def _arrays(
 ORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 
 
-def read_zip(file: BoundedReader, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """The state in a checkpoint of PyTorch 1.6 or later, by name. Raises ValueError for what is damaged or refused."""
+def read_zip(file: BoundedReader, archive: zipfile.ZipFile, key: str | None) -> dict[str, np.ndarray]:
+    """The state in a checkpoint of PyTorch 1.6 or later, or that under `key`, by name.
+
+    Raises ValueError for what is damaged, and Refused.
+    """
     records = {info.filename: info for info in archive.infolist()}
-    (pickle,) = [name for name in records if name.endswith("data.pkl")]
-    root = pickle.removesuffix("data.pkl")
+    pickles = [name for name in records if name.endswith("data.pkl")]
+    if len(pickles) > 1 or len(records) < len(archive.infolist()):
+        raise ValueError("a record is listed twice")
+    root = pickles[0].removesuffix("data.pkl")
     left = file.length
 
     def open_record(name: str) -> Any:
         nonlocal left
+        if name not in records:
+            raise ValueError(f"its record {name} is missing")
         record = records[name]
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise ValueError(f"{name} is compressed, which PyTorch never does")
@@ -208,63 +217,74 @@ def read_zip(file: BoundedReader, archive: zipfile.ZipFile) -> dict[str, np.ndar
             raise ValueError("its records overlap, or claim more bytes than the file has")
         return archive.open(record)
 
-    def read_storage(storage: Storage, dtype: np.dtype) -> np.ndarray:
+    order: Literal["<", ">"] = "<"
+    if f"{root}byteorder" in records:
+        with open_record(f"{root}byteorder") as content:
+            name = content.read(20)
+        if name not in ORDERS:
+            raise ValueError(f"its byte order is {name!r}")
+        order = ORDERS[name]
+
+    def read_storage(storage: Storage, dtype: str) -> np.ndarray:
         name = f"{root}data/{storage.key}"
         with open_record(name) as content:
             size = records[name].file_size
-            if size != storage.length * ITEM_SIZES.get(storage.dtype, 1):
+            if size != _size_of(storage):
                 raise ValueError(f"{name} has {size:,} bytes, which are not {storage.length:,} values")
-            memory = read_array(content, (size // dtype.itemsize,), dtype)
+            values = read_values(content, (size // ITEM_SIZES[dtype],), dtype, order)
             content.read()  # the archive compares a record's checksum at its end
-        return memory
+        return values
 
-    order = b"little"
-    if f"{root}byteorder" in records:
-        with open_record(f"{root}byteorder") as content:
-            order = content.read()
-    if order not in ORDERS:
-        raise ValueError(f"its byte order is {order[:20]!r}")
-    with open_record(pickle) as content:
-        tensors = find_state(read_pickle(BytesIO(content.read()), LENT, _storage))
-    return _arrays(tensors, read_storage, ORDERS[order])
+    with open_record(pickles[0]) as content:
+        tensors = find_state(read_pickle(BytesIO(content.read()), ALLOWED, _persistent), key)
+    return _arrays(tensors, read_storage)
 
 
-def read_legacy(file: BoundedReader) -> dict[str, np.ndarray]:
-    """The state in a checkpoint from before PyTorch 1.6, by name. Raises ValueError for what is damaged or refused."""
+def read_legacy(file: BoundedReader, key: str | None) -> dict[str, np.ndarray]:
+    """The state in a checkpoint from before PyTorch 1.6, or that under `key`, by name.
+
+    Raises ValueError for what is damaged, and Refused.
+    """
     named: dict[str, Storage] = {}
 
-    def persistent(identity: Any) -> Storage:
-        storage = _storage(identity)
+    def persistent(identity: Any) -> Any:
+        storage = _persistent(identity)
+        if not isinstance(storage, Storage):
+            return storage
         known = named.setdefault(storage.key, storage)
         if (known.dtype, known.length) != (storage.dtype, storage.length):
             raise ValueError(f"storage {storage.key!r} is named with two dtypes or lengths")
-        if storage.dtype not in ITEM_SIZES or storage.length > file.length:
-            kind = storage.dtype or "UntypedStorage"
-            raise ValueError(f"storage {storage.key!r} is of {kind} and {storage.length:,} values, which such a file "
-                             "cannot hold")
+        if storage.length > file.length:
+            raise ValueError(f"storage {storage.key!r} has {storage.length:,} values, more than the file")
         return storage
 
     def next_pickle() -> Any:
-        return read_pickle(file, LENT, persistent)
+        return read_pickle(file, ALLOWED, persistent)
 
-    magic, protocol, _ = next_pickle(), next_pickle(), next_pickle()
-    if magic != LEGACY_MAGIC or protocol != 1001:
-        raise ValueError("it is a pickle, but not one that torch.save wrote")
-    tensors, keys = find_state(next_pickle()), next_pickle()
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+    magic = next_pickle()
+    if isinstance(magic, Unknown):
+        raise Refused.because_of(magic)
+    if magic != LEGACY_MAGIC or next_pickle() != 1001:
+        raise Refused("is a pickle, but not one that torch.save wrote. Save the model's state_dict() with torch.save, "
+                      "or with minidl.save")
+    next_pickle()  # sizes of C's types
+    tensors, keys = find_state(next_pickle(), key), next_pickle()
+    if not isinstance(keys, list) or not all(isinstance(name, str) for name in keys):
         raise ValueError("it does not list its storages")
     places: dict[str, int] = {}
-    for key in keys:
+    for name in keys:
         header = file.read(8)
-        if key not in named or len(header) < 8 or struct.unpack("<q", header)[0] != named[key].length:
-            raise ValueError(f"storage {key[:40]!r} is missing, or has another length than its tensors say")
-        places[key] = file.tell()
-        file.seek(named[key].length * ITEM_SIZES[named[key].dtype], os.SEEK_CUR)
+        if name not in named or len(header) < 8 or struct.unpack("<q", header)[0] != named[name].length:
+            raise ValueError(f"storage {name[:40]!r} is missing, or has another length than its tensors say")
+        places[name] = file.tell()
+        file.seek(_size_of(named[name]), os.SEEK_CUR)
     if file.tell() > file.length:
         raise ValueError("it ends before its last storage does")
 
-    def read_storage(storage: Storage, dtype: np.dtype) -> np.ndarray:
+    def read_storage(storage: Storage, dtype: str) -> np.ndarray:
+        if storage.key not in places:
+            raise ValueError(f"storage {storage.key[:40]!r} is missing")
         file.seek(places[storage.key])
-        return read_array(file, (storage.length,), dtype)
+        return read_values(file, (_size_of(storage) // ITEM_SIZES[dtype],), dtype)
 
-    return _arrays(tensors, read_storage, "<")
+    return _arrays(tensors, read_storage)

@@ -10,9 +10,9 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -20,18 +20,28 @@ import safetensors
 from ..autograd import Tensor
 from ..backend import Array, is_array, to_device
 from .atomic import write_atomically
-from .dtypes import DTYPES
-from .pickles import Refused
+from .contents import Refused, as_content, find_state
+from .dtypes import DTYPES, MOST_TENSORS, READ_DTYPES
+from .kinds import START, kind_of
 from .serialize import write_safetensors
-from .streams import BoundedReader, read_array
-
-if TYPE_CHECKING:
-    from zipfile import ZipFile
+from .streams import PIECE, BoundedReader, read_values
 
 CHECKSUM = "minidl.crc32"
-"""Its name among the file's metadata. Safetensors has none of its own, and would load flipped bits."""
+"""Metadata key of our checksum. Safetensors has none of its own, and would load flipped bits."""
 
-PICKLES = (".pt", ".pth", ".th", ".tar", ".pkl", ".ckpt")
+FORMAT = "minidl.format"
+"""Metadata key in every file that `save` writes: without its checksum, such a file is damaged."""
+
+MOST_RECORDS = 2 * MOST_TENSORS
+"""Most records in a zip archive: a checkpoint also has an optimizer's."""
+
+LARGEST_HEADER = 1 << 20
+"""Bytes of the longest safetensors header whose tensors are not counted before it is parsed."""
+
+PICKLES = (".pt", ".pth", ".th", ".tar", ".pkl", ".pickle", ".ckpt", ".bin")
+OTHER_FORMATS = (".npy", ".h5", ".hdf5", ".keras", ".onnx", ".pb", ".tflite", ".mat", ".zip", ".gz", ".json", ".csv",
+                 ".txt", ".yaml", ".yml", ".py")
+"""Suffixes of files that hold something else."""
 
 
 def save(
@@ -41,14 +51,23 @@ def save(
 
     Atomically. `metadata` is text stored beside the arrays, in safetensors only. PyTorch opens what is written with
     `safetensors.torch.load_file`. Raises TypeError for values that are not tensors or arrays of numbers, ValueError for
-    a `path` that looks like a pickle, or metadata in an .npz, OSError if the file cannot be written.
+    a `path` whose suffix belongs to another format, or metadata in an .npz, FileNotFoundError for a missing folder, and
+    OSError if the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
+    path = Path(path)
+    suffix = path.suffix.lower()
     if suffix in PICKLES:
-        raise ValueError(f"save writes no pickles; name {path} .safetensors, which PyTorch opens with "
-                         "safetensors.torch.load_file")
+        raise ValueError(f"save writes no pickles; name it {path.with_suffix('.safetensors')}, which PyTorch opens "
+                         "with safetensors.torch.load_file")
+    if suffix in OTHER_FORMATS:
+        raise ValueError(f"save writes safetensors, or NumPy's .npz, and no {suffix}: name it "
+                         f"{path.with_suffix('.safetensors')} or {path.with_suffix('.npz')}")
     if suffix == ".npz" and metadata:
-        raise ValueError(f"an .npz file holds no metadata; name {path} .safetensors")
+        raise ValueError(f"an .npz file holds no metadata; name it {path.with_suffix('.safetensors')}")
+    if not isinstance(state, Mapping):
+        instead = "model.state_dict()" if hasattr(state, "state_dict") else "{'name': tensor}"
+        raise TypeError(f"a state maps names to tensors or arrays; got {type(state).__name__}. Write "
+                        f"minidl.save({instead}, path)")
     arrays, text = {}, dict(metadata or {})
     for name, value in state.items():
         array = value.data if isinstance(value, Tensor) else value
@@ -59,116 +78,187 @@ def save(
         if array.dtype.name not in DTYPES.values():
             raise TypeError(f"a state's file holds {', '.join(DTYPES.values())}; {name!r} is {array.dtype}")
         arrays[name] = np.asarray(to_device(array, "cpu"), order="C")
+    if len(arrays) > MOST_TENSORS:
+        raise ValueError(f"a state's file holds at most {MOST_TENSORS:,} tensors; got {len(arrays):,}")
+    _check_place(path)
     if suffix == ".npz":
         from .npz import write_npz
 
         return write_atomically(path, lambda part: write_npz(part, arrays))
+    text[FORMAT] = "1"
     text[CHECKSUM] = _checksum(arrays, text)
 
     write_atomically(path, lambda part: write_safetensors(part, arrays, text))
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def _check_place(path: Path) -> None:
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(f"could not write {path}: it is a folder; name a file in it, such as "
+                                f"{path / 'model.safetensors'}")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"could not write {path}: {folder} is a file, not a folder")
+    if not folder.exists():
+        raise FileNotFoundError(f"could not write {path}: there is no folder {folder}; make it first, with "
+                                f"os.makedirs({str(folder)!r})")
+
+
+def load(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a model's state by name, on the CPU: safetensors, NumPy's .npz, PyTorch's .pt, .pth and .th.
 
-    The file's content decides, not its name. Of a PyTorch checkpoint, new or from before 1.6, the model's state is
-    taken wherever it lies, tensors of any device; ``module.`` in front of all names, the optimizer's state and what
-    else there is are left out. Nothing in the file is executed: what asks for more than tensors and plain containers
-    is refused by the name of what it asked for.
+    The file's content decides, not its name. A PyTorch checkpoint, new or from before 1.6, may hold other things beside
+    the state, such as the epoch, an optimizer's state or a configuration: the model's state is found in it, and the
+    rest is left out. So is a text among the arrays of an .npz. If there are several states, the error lists them;
+    `key` then names one, with dots between the levels: ``load(path, key="gan.generator")``. In a file that only has
+    names and arrays, `key` names those that begin with it and a dot.
 
-    Raises FileNotFoundError, or ValueError for a file that is cut short, damaged, refused, none of these, or holds
-    numbers that no tensor can be, such as bfloat16.
+    A prefix in front of all names is removed: ``module.`` (`DataParallel`, and `AveragedModel`, whose ``n_averaged`` is
+    left out) and ``_orig_mod.`` (`torch.compile`). Tensors of any device are read, and bfloat16 as float32, exactly.
+    Nothing in the file is executed, and no class or function is imported. A small file cannot take much memory.
+
+    Raises FileNotFoundError, or ValueError for a file that is cut short, damaged, of another kind, holds no state, or
+    several, or whose state has numbers that no tensor can hold, such as complex ones.
     """
-    with _open(path) as file:
-        start = file.read(9)
-        file.seek(0)
-        readers = {b"P": _read_zip, b"\x80": _read_legacy}
-        # Safetensors begins with 8 bytes of its header's length, which may be any, and a brace.
-        if start.endswith(b"{") or start[:1] not in readers:
-            return load_with_metadata(path)[0]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Python's, of damaged text in pickles and headers
-                arrays = readers[start[:1]](file)
-        except Refused as error:
-            raise ValueError(f"{path} asks for {error}, which is no tensor and no plain container; it was refused, and "
-                             "nothing in it was executed. Save the model's state_dict() alone") from None
-        except DAMAGE as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise _damaged(path, f"not a state that can be read ({reason})") from None
-    return {name: Tensor(array) for name, array in arrays.items()}
+    with _reading(path) as (file, start):
+        if _is_safetensors(start):
+            state = find_state(as_content(_read_safetensors(file)[0]), key)
+        elif start.startswith(b"PK"):
+            state = _read_zip(file, key)
+        elif start.startswith(b"\x80"):
+            state = _read_legacy(file, key)
+        else:
+            raise _unknown(start)
+    return {name: Tensor(array) for name, array in state.items()}
 
 
-DAMAGE = (KeyError, ValueError, OSError, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError,
-          OverflowError, MemoryError)
+def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file by name, and the text stored beside them; raises what `load` raises."""
+    with _reading(path) as (file, start):
+        if not _is_safetensors(start):
+            raise _unknown(start)
+        arrays, text = _read_safetensors(file)
+    return {name: Tensor(array) for name, array in arrays.items()}, text
+
+
+DAMAGE = (ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError, zlib.error,
+          struct.error, safetensors.SafetensorError)
 """What reading a damaged file raises."""
 
 
-def _read_zip(file: BoundedReader) -> dict[str, np.ndarray]:
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[tuple[BoundedReader, bytes]]:
+    """The file at `path`, and its first bytes; what reading it raises becomes a ValueError of one sentence or two."""
+    path = Path(path)
+    if path.is_dir():
+        names = [file.name for file in sorted(path.iterdir()) if file.suffix in (".safetensors", ".npz", *PICKLES)]
+        raise FileNotFoundError(f"there is no file {path}: it is a folder. Name a file in it"
+                                + (f", such as {path / names[0]}" if names else ""))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with BoundedReader(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's, of damaged text in headers and pickles
+        try:
+            start = file.read(START)
+            file.seek(0)
+            yield file, start
+        except Refused as error:
+            raise ValueError(f"{path} {error}") from None
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ValueError(f"{path} is damaged, or not a state's file ({reason}). Take another checkpoint, or write "
+                             "it again with minidl.save") from None
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """It begins with 8 bytes of its header's length, which may be any, and a brace."""
+    return start[8:9] == b"{"
+
+
+def _unknown(start: bytes) -> ValueError:
+    kind = kind_of(start)
+    return Refused(kind) if kind else ValueError("it begins as neither safetensors nor a checkpoint does")
+
+
+def _read_zip(file: BoundedReader, key: str | None) -> dict[str, np.ndarray]:
     import zipfile  # costs time to import, as what reads archives does, and most programs read none
 
     from .npz import read_npz
     from .pytorch import read_zip
 
+    count = _count_records(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            _check_complete(file, archive)
-            is_torch = any(name.endswith("data.pkl") for name in archive.namelist())
-            return (read_zip if is_torch else read_npz)(file, archive)
+            if len(archive.infolist()) != count:
+                raise ValueError("its list of records is incomplete")
+            if any(name.endswith("data.pkl") for name in archive.namelist()):
+                return read_zip(file, archive, key)
+            return find_state(as_content(read_npz(file, archive)), key)
     except zipfile.BadZipFile as error:
         raise ValueError(str(error)) from None
 
 
-def _read_legacy(file: BoundedReader) -> dict[str, np.ndarray]:
+def _count_records(file: BoundedReader) -> int:
+    """How many records a zip archive says that it lists, which damage to the list could hide.
+
+    Raises ValueError if it lists too many: Python makes an object of each before anything else.
+    """
+    tail = file.length - min(file.length, (1 << 16) + 98)
+    file.seek(tail)
+    end = file.read()
+    at = end.rindex(b"PK\5\6")
+    here, count, size, start = struct.unpack_from("<HHII", end, at + 8)
+    if end[max(0, at - 76) :].startswith(b"PK\6\6") and end[at - 20 :].startswith(b"PK\6\7"):  # of large archives
+        at -= 76
+        here, count, size, start = struct.unpack_from("<QQQQ", end, at + 24)
+    if here != count or start + size != tail + at:
+        raise ValueError("its list of records is incomplete")
+    file.seek(start)
+    if file.read(size).count(b"PK\1\2") > MOST_RECORDS:
+        raise ValueError(f"it lists more than {MOST_RECORDS:,} records")
+    return count
+
+
+def _read_legacy(file: BoundedReader, key: str | None) -> dict[str, np.ndarray]:
     from .pytorch import read_legacy
 
-    return read_legacy(file)
+    return read_legacy(file, key)
 
 
-def _check_complete(file: BoundedReader, archive: ZipFile) -> None:
-    """The archive's last entry says how many records there are; damage to their list could hide some."""
-    file.seek(max(0, file.length - (1 << 16) - 22))
-    end = file.read()
-    count = min(len(archive.infolist()), 0xFFFF)  # beyond, the number stands elsewhere
-    if struct.unpack_from("<HH", end, end.rindex(b"PK\5\6") + 8) != (count, count):
-        raise ValueError("its list of records is incomplete")
-
-
-def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and the text stored beside them; raises what `load` raises."""
-    with _open(path) as file:
+def _read_safetensors(file: BoundedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays by name, and the text beside them."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > LARGEST_HEADER and _count_entries(file.read(length)) > MOST_TENSORS + 2:
+        raise Refused(f"lists more than {MOST_TENSORS:,} tensors; at most as many are read")
+    with safetensors.safe_open(file.name, framework="np") as described:
+        text = dict(described.metadata() or {})
+        slices = [(name, described.get_slice(name)) for name in described.offset_keys()]
+        layout = [(name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices]
+    arrays = {}
+    file.seek(8 + length)
+    for name, dtype, shape in layout:
+        if dtype not in READ_DTYPES:
+            raise Refused(f"holds {name!r} as {dtype}, which no tensor can be. Convert it to F32 and save it")
         try:
-            with safetensors.safe_open(path, framework="np") as described:
-                text = dict(described.metadata() or {})
-                slices = [(name, described.get_slice(name)) for name in described.offset_keys()]
-                layout = [(name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices]
-        except (safetensors.SafetensorError, ValueError, TypeError) as error:
-            raise _damaged(path, f"damaged or not a safetensors file ({error})") from error
-        arrays = {}
-        (header,) = struct.unpack("<Q", file.read(8))
-        file.seek(8 + header)
-        for name, dtype, shape in layout:
-            if dtype not in DTYPES:
-                raise ValueError(f"{path} holds {name!r} as {dtype}, which no tensor can be; "
-                                 "convert it to F32 and save it")
-            try:
-                arrays[name] = read_array(file, shape, np.dtype(DTYPES[dtype]).newbyteorder("<"))
-            except (ValueError, MemoryError) as error:
-                raise _damaged(path, f"damaged ({name!r}: {error})") from None
-    checksum = text.pop(CHECKSUM, None)
-    if checksum not in (None, _checksum(arrays, text)):
-        raise _damaged(path, "damaged (its checksum is of other contents)")
-    return {name: Tensor(array) for name, array in arrays.items()}, text
+            arrays[name] = read_values(file, shape, READ_DTYPES[dtype])
+        except (ValueError, MemoryError) as error:
+            raise ValueError(f"{name!r}: {error}") from None
+    is_ours, checksum = FORMAT in text, text.pop(CHECKSUM, None)
+    if checksum != (_checksum(arrays, text) if is_ours or checksum else None):
+        raise ValueError("its checksum is of other contents")
+    text.pop(FORMAT, None)
+    return arrays, text
 
 
-def _open(path: str | os.PathLike[str]) -> BoundedReader:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return BoundedReader(path)
-
-
-def _damaged(path: str | os.PathLike[str], how: str) -> ValueError:
-    return ValueError(f"{path} is {how}; take another checkpoint, or write it again with minidl.save")
+def _count_entries(header: bytes) -> int:
+    """How many dicts there are in a JSON text, outside its strings."""
+    text = header.replace(b"\\\\", b"").replace(b'\\"', b"")
+    count, in_string = 0, np.False_
+    for start in range(0, len(text), PIECE):
+        piece = np.frombuffer(text[start : start + PIECE], np.uint8)
+        within = np.logical_xor.accumulate(piece == ord('"')) ^ in_string
+        count += np.count_nonzero((piece == ord("{")) & ~within)
+        in_string = within[-1]
+    return count
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> str:
