@@ -45,6 +45,8 @@ class Unknown:
 class Dict(list):
     """A dict, as its keys and values in turn."""
 
+    __slots__ = ()
+
     def extend(self, items: Any) -> None:
         if len(items) % 2:
             raise ValueError("a key has no value")
@@ -203,9 +205,9 @@ def _state_of(part: Dict) -> dict[str, Any]:
     for _, value in _items(part):
         if isinstance(value, Unknown) and value.name.startswith(TENSOR_BUILDERS):
             raise Refused.because_of(value)
-    tensors = [(name, value) for name, value in _items(part) if _is_tensor(value)]
+    tensors = list(islice((item for item in _items(part) if _is_tensor(item[1])), MOST_TENSORS + 1))
     if len(tensors) > MOST_TENSORS:
-        raise Refused(f"holds {len(tensors):,} tensors; at most {MOST_TENSORS:,} are read")
+        raise Refused(f"holds more than {MOST_TENSORS:,} tensors; at most as many are read")
     state = dict(tensors)
     if len(state) < len(tensors):
         ((twice, _),) = Counter(name for name, _ in tensors).most_common(1)

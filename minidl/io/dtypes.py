@@ -9,5 +9,5 @@ DTYPES = {
 READ_DTYPES = {**DTYPES, "BF16": "bfloat16"}
 """Dtypes that are read: `DTYPES`, and bfloat16, which becomes float32."""
 
-MOST_TENSORS = 1 << 15
-"""Most tensors in a file, several times as many as the largest networks have; each takes about 1 kB by itself."""
+MOST_TENSORS = 1 << 14
+"""Most tensors in a state, several times as many as the largest networks have."""

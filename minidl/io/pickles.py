@@ -25,8 +25,11 @@ from .contents import Dict, Unknown
 LONGEST = 1 << 20
 """Bytes of the longest text or number that is read; longer ones become `Unknown`."""
 
-ALLOWANCE = 32 << 20
-"""Bytes that any pickle may take in memory, as the machine counts them; three times its length come on top."""
+ALLOWANCE = 48 << 20
+"""Bytes that any pickle may take in memory, as the machine counts them; twice its length comes on top."""
+
+MOST_INSTRUCTIONS = 3_000_000
+"""Instructions in a pickle: a few seconds' worth. PyTorch writes about 32 per tensor."""
 
 LENGTHS = {pickletools.TAKEN_FROM_ARGUMENT4: "<i", pickletools.TAKEN_FROM_ARGUMENT4U: "<I",
            pickletools.TAKEN_FROM_ARGUMENT8U: "<Q"}
@@ -48,7 +51,10 @@ def read_pickle(file: BinaryIO, allowed: Mapping[str, Any], persistent: Callable
     program = SimpleNamespace(read=file.read, readline=partial(file.readline, LONGEST), tell=file.tell, seek=file.seek)
     machine, start, limit = _Machine(allowed, persistent), file.tell(), ALLOWANCE
     try:
-        while code := program.read(1):
+        for _ in range(MOST_INSTRUCTIONS):
+            code = program.read(1)
+            if code not in OPCODES:
+                raise ValueError(f"there is no instruction {code!r}" if code else "it has no end")
             opcode = OPCODES[code]
             argument = _argument(opcode, program)
             if opcode.name == "STOP":
@@ -56,15 +62,13 @@ def read_pickle(file: BinaryIO, allowed: Mapping[str, Any], persistent: Callable
             if opcode.name not in STEPS:
                 raise ValueError(f"it has the instruction {opcode.name}, which no checkpoint needs")
             STEPS[opcode.name](machine, argument)
-            machine.memory += 16
             if machine.memory > limit:
-                limit = ALLOWANCE + 3 * (file.tell() - start)
+                limit = ALLOWANCE + 2 * (file.tell() - start)
                 if machine.memory > limit:
                     raise ValueError("it makes far more objects than a checkpoint of its length has")
-    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError,
-            struct.error) as error:
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"its pickle is damaged: {str(error)[:200] or type(error).__name__}") from None
-    raise ValueError("its pickle has no end")
+    raise ValueError(f"its pickle has more than {MOST_INSTRUCTIONS:,} instructions")
 
 
 def _argument(opcode: pickletools.OpcodeInfo, program: Any) -> Any:
@@ -86,12 +90,12 @@ class _Machine:
     def __init__(self, allowed: Mapping[str, Any], persistent: Callable[[Any], Any]):
         self.allowed, self.persistent = allowed, persistent
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
         self.memory = 0
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
-        self.memory += sys.getsizeof(value) + 24  # and references to it
+        self.memory += sys.getsizeof(value) + 16  # and two references to it
 
     def pop(self) -> Any:
         value = self.stack.pop()
@@ -118,7 +122,7 @@ class _Machine:
         if not callable(function) or not isinstance(arguments, tuple):
             raise TypeError("something is called that is no function")
         # The same long list, given to function after function, would take time without end.
-        self.memory += sum(map(sys.getsizeof, arguments))
+        self.memory += sum(8 * len(argument) for argument in arguments if hasattr(argument, "__len__"))
         self.push(function(*arguments))
 
     def extend(self, items: list[Any], kinds: tuple[type, ...]) -> None:
@@ -129,10 +133,15 @@ class _Machine:
 
     def memoize(self, index: int | None) -> None:
         index = len(self.memo) if index is None else index
-        if index > len(self.memo) + 1:
-            raise ValueError("its memo has holes")  # picklers count up, and numbers far apart may have the same hash
+        if not 0 <= index <= len(self.memo) + 1:
+            raise ValueError("its memo has holes")  # picklers count from 0, and Python 2's from 1
+        self.memo.extend([None] * (index + 1 - len(self.memo)))
         self.memo[index] = self.stack[-1]
-        self.memory += 100
+        self.memory += 16
+
+    def fetch(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+        self.memory += 16
 
 
 Step = Callable[[_Machine, Any], object]
@@ -212,7 +221,7 @@ STEPS: dict[str, Step] = {
     "SETITEM": _set_item,
     "SETITEMS": lambda machine, _: machine.extend(machine.pop_to_mark(), (Dict, Unknown)),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda machine, index: machine.memoize(index)),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.push(machine.memo[index])),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.fetch(index)),
     "POP": lambda machine, _: machine.stack.pop(), "POP_MARK": lambda machine, _: machine.pop_to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
     "GLOBAL": lambda machine, name: machine.name(name.replace(" ", ".")), "STACK_GLOBAL": _stack_name,

@@ -217,6 +217,9 @@ def read_zip(file: BoundedReader, archive: zipfile.ZipFile, key: str | None) -> 
             raise ValueError("its records overlap, or claim more bytes than the file has")
         return archive.open(record)
 
+    for name, record in records.items():
+        if not name.startswith(f"{root}data/"):
+            archive.open(record).close()  # compares its name with the one in front of it, which damage could change
     order: Literal["<", ">"] = "<"
     if f"{root}byteorder" in records:
         with open_record(f"{root}byteorder") as content:

@@ -24,7 +24,7 @@ from .contents import Refused, as_content, find_state
 from .dtypes import DTYPES, MOST_TENSORS, READ_DTYPES
 from .kinds import START, kind_of
 from .serialize import write_safetensors
-from .streams import PIECE, BoundedReader, read_values
+from .streams import BoundedReader, read_values
 
 CHECKSUM = "minidl.crc32"
 """Metadata key of our checksum. Safetensors has none of its own, and would load flipped bits."""
@@ -32,11 +32,11 @@ CHECKSUM = "minidl.crc32"
 FORMAT = "minidl.format"
 """Metadata key in every file that `save` writes: without its checksum, such a file is damaged."""
 
-MOST_RECORDS = 2 * MOST_TENSORS
+MOST_RECORDS = 4 * MOST_TENSORS
 """Most records in a zip archive: a checkpoint also has an optimizer's."""
 
-LARGEST_HEADER = 1 << 20
-"""Bytes of the longest safetensors header whose tensors are not counted before it is parsed."""
+LARGEST_HEADER = 8 << 20
+"""Bytes of the longest safetensors header, which has the names, the shapes and the metadata."""
 
 PICKLES = (".pt", ".pth", ".th", ".tar", ".pkl", ".pickle", ".ckpt", ".bin")
 OTHER_FORMATS = (".npy", ".h5", ".hdf5", ".keras", ".onnx", ".pb", ".tflite", ".mat", ".zip", ".gz", ".json", ".csv",
@@ -78,8 +78,7 @@ def save(
         if array.dtype.name not in DTYPES.values():
             raise TypeError(f"a state's file holds {', '.join(DTYPES.values())}; {name!r} is {array.dtype}")
         arrays[name] = np.asarray(to_device(array, "cpu"), order="C")
-    if len(arrays) > MOST_TENSORS:
-        raise ValueError(f"a state's file holds at most {MOST_TENSORS:,} tensors; got {len(arrays):,}")
+    _check_size(arrays, text)
     _check_place(path)
     if suffix == ".npz":
         from .npz import write_npz
@@ -89,6 +88,16 @@ def save(
     text[CHECKSUM] = _checksum(arrays, text)
 
     write_atomically(path, lambda part: write_safetensors(part, arrays, text))
+
+
+def _check_size(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
+    """Raise ValueError if a file would hold more names and text than `load` reads."""
+    if (count := len(arrays) + len(text)) > MOST_TENSORS:
+        raise ValueError(f"a state's file holds at most {MOST_TENSORS:,} tensors and texts; got {count:,}")
+    names = json.dumps([text, {name: array.shape for name, array in arrays.items()}])
+    if (size := len(names) + 100 * len(arrays)) > LARGEST_HEADER:
+        raise ValueError(f"a state's file holds at most {LARGEST_HEADER >> 20} MiB of names and metadata; "
+                         f"got {size / (1 << 20):.1f} MiB")
 
 
 def _check_place(path: Path) -> None:
@@ -227,7 +236,9 @@ def _read_legacy(file: BoundedReader, key: str | None) -> dict[str, np.ndarray]:
 def _read_safetensors(file: BoundedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays by name, and the text beside them."""
     (length,) = struct.unpack("<Q", file.read(8))
-    if length > LARGEST_HEADER and _count_entries(file.read(length)) > MOST_TENSORS + 2:
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header has {length:,} bytes; at most {LARGEST_HEADER:,} are read")
+    if _count_fields(file.read(length)) > 4 * (MOST_TENSORS + 3):  # a tensor has a name and 3 fields
         raise Refused(f"lists more than {MOST_TENSORS:,} tensors; at most as many are read")
     with safetensors.safe_open(file.name, framework="np") as described:
         text = dict(described.metadata() or {})
@@ -249,16 +260,11 @@ def _read_safetensors(file: BoundedReader) -> tuple[dict[str, np.ndarray], dict[
     return arrays, text
 
 
-def _count_entries(header: bytes) -> int:
-    """How many dicts there are in a JSON text, outside its strings."""
-    text = header.replace(b"\\\\", b"").replace(b'\\"', b"")
-    count, in_string = 0, np.False_
-    for start in range(0, len(text), PIECE):
-        piece = np.frombuffer(text[start : start + PIECE], np.uint8)
-        within = np.logical_xor.accumulate(piece == ord('"')) ^ in_string
-        count += np.count_nonzero((piece == ord("{")) & ~within)
-        in_string = within[-1]
-    return count
+def _count_fields(header: bytes) -> int:
+    """How many colons there are in a JSON text, outside its strings."""
+    text = np.frombuffer(header.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
+    outside = ~np.logical_xor.accumulate(text == ord('"'))
+    return int(np.count_nonzero(text[outside] == ord(":")))
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> str:
