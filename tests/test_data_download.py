@@ -101,15 +101,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.drip(itertools.repeat(b"X"))
 
     def send_slowly(self):
-        self.send(b"")
-        self.drip(CONTENT[i : i + 10_000] for i in range(0, len(CONTENT), 10_000))
+        """A first piece, and the rest once as many have asked as are to be served together."""
+        self.send(CONTENT[: len(CONTENT) // 2])
+        while self.server.requests.count("/slowly") < self.server.together and not self.server.done.wait(0.01):
+            pass
+        self.drip(CONTENT[i : i + 10_000] for i in range(len(CONTENT) // 2, len(CONTENT), 10_000))
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.done = [], threading.Event()
+        server.requests, server.together, server.done = [], 1, threading.Event()
         server.address = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -264,7 +267,7 @@ def other_process(server, path):
 
 
 def wait_for_part(path, count=1):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sum(part.stat().st_size > 0 for part in path.parent.glob(".*.minidl-part")) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -293,6 +296,7 @@ def test_a_download_that_is_told_to_end_leaves_nothing(server, path, number):
 
 
 def test_downloads_at_the_same_time_do_not_touch_each_other(server, path):
+    server.together = 3
     with other_process(server, path) as one, other_process(server, path) as another:
         wait_for_part(path, 2)
         download(server.address + "/slowly", path, MD5)
