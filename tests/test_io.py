@@ -144,6 +144,30 @@ def test_what_is_no_state_is_refused_and_nothing_written(tmp_path, state, compla
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("metadata, complaint", [
+    ({"epoch": 3}, r"maps text to text; got 'epoch': 3. Write str\(value\) or json.dumps"),
+    ({3: "epoch"}, "got 3: 'epoch'"),
+])
+def test_metadata_that_is_no_text_is_refused(tmp_path, metadata, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        dl.save({"a": NUMBERS}, tmp_path / "a", metadata)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_more_than_load_reads_is_not_written(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    state = {f"{index:05}": NUMBERS[0, 0] for index in range(16_300)}
+    dl.save(state, path)
+    assert len(dl.load(path)) == 16_300
+    path.unlink()
+    with pytest.raises(ValueError, match="at most 16,384 tensors and texts; got 16,500"):
+        dl.save(state | {f"more{index}": NUMBERS for index in range(200)}, path)
+    with pytest.raises(ValueError, match=r"at most 8 MiB of names and metadata; got 8.6 MiB"):
+        dl.save({f"{index}" + "n" * 60_000: NUMBERS for index in range(150)}, path)
+    assert os.listdir(tmp_path) == []
+
+
 # Whole or not at all
 
 def broken_write(part):
@@ -220,7 +244,7 @@ def test_save_writes_no_pickles_and_says_what_instead(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["a.npy", "a.weights.h5", "a.onnx", "a.zip", "A.JSON", "a.csv", "a.txt", "a.mat"])
 def test_save_does_not_write_safetensors_under_the_name_of_another_format(tmp_path, name):
     instead = re.escape(f"{tmp_path / name[:name.rindex('.')]}.safetensors or ")
-    with pytest.raises(ValueError, match=rf"no \{name[name.rindex('.'):].lower()}: name it {instead}.*\.npz"):
+    with pytest.raises(ValueError, match=rf"no \{name[name.rindex('.'):].lower()}; name it {instead}.*\.npz"):
         dl.save({"a": NUMBERS}, tmp_path / name)
     assert os.listdir(tmp_path) == []
 
@@ -316,6 +340,14 @@ def test_a_checksum_whose_name_is_damaged_is_missed(saved, tmp_path, name):
             dl.load(path)
 
 
+def test_a_tensor_listed_twice_is_noticed(tmp_path):
+    entry = '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
+    for header in f"{{{entry},{entry}}}", f'{{"__metadata__":{{"b":"\\"","b":":"}},{entry}}}':
+        (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"1")
+        with pytest.raises(ValueError, match="two entries of one name"):
+            dl.load(tmp_path / "a")
+
+
 def test_a_file_without_a_checksum_and_one_from_before_the_format_was_noted_are_read(tmp_path):
     peer = pytest.importorskip("safetensors.numpy")
     arrays = {name: np.asarray(array) for name, array in STATE.items()}
@@ -365,8 +397,8 @@ OTHERS = {
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer.* git lfs pull"),
     "HTML": (b"\n<!DOCTYPE html>\n<html>...", "is a web page.* Download the file itself"),
     "XML": (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "is a web page"),
-    "an answer in words": (b"Entry not found", "is a text file, which begins with 'Entry not found'"),
-    "JSON": (b'{"epoch": 3}\n', "is a text file, which begins with '{"),
+    "an answer in words": (b"Entry not found", "is .* not a state's file: it is text, which begins with 'Entry not f"),
+    "JSON": (b'{"epoch": 3}\n', "is .* it is text, which begins with '{"),
     "one array": (npy(), r"is a single NumPy array \(.npy\).* Write numpy.savez"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file.* Read it with h5py"),
     "ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:", "looks like an ONNX file"),

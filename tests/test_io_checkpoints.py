@@ -433,7 +433,7 @@ FOUND = {  # the content, and the names of what is found in it
 }
 UNCLEAR = {  # the content, and what is said
     "two networks": ({"encoder": LAYER, "decoder": LAYER | {"a": SCALAR}, "loss": SCALAR},
-                     r"the states of several models; choose one, such as minidl.load\(path, key='encoder'\): "
+                     r"the states of several models. Choose one, such as minidl.load\(path, key='encoder'\): "
                      r"'encoder' \(tensors: 2\), 'decoder' \(tensors: 3\)$"),
     "two networks, each with its state": ({"g": {"state_dict": LAYER}, "d": {"state_dict": LAYER | {"a": SCALAR}}},
                                           "key='g.state_dict'.*'d.state_dict'"),
@@ -472,6 +472,8 @@ def test_a_key_names_one_of_several_states(tmp_path, container):
     names = {"gan.generator": ["weight", "bias"], "gan.critic": ["conv.weight", "conv.bias"], "a.b.c": ["x"],
              "a.b": ["x"], "0": ["y"], "gan.critic.conv": ["weight", "bias"]}
     assert {key: list(dl.load(path, key=key)) for key in names} == names
+    with pytest.raises(TypeError, match="key must be text, such as 'gan.generator'; got 0"):
+        dl.load(path, key=0)
     for key, complaint in {"gan": r"key='gan.generator'\).*'gan.critic'", "gan.x": "nothing named 'gan.x'; its first "
                            "names are 'gan', 'a.b', '0'", "gan.generator.bias": "got tensor"}.items():
         with pytest.raises(ValueError, match=complaint):
@@ -803,6 +805,17 @@ def test_a_name_that_a_file_cannot_hold_is_refused(tmp_path, suffix, names):
         assert os.listdir(tmp_path) == []
     else:
         assert_state(dl.load(path), state)
+
+
+def test_the_form_of_zip_files_for_large_archives_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    np.savez(tmp_path / "a.npz", a=NUMBERS, b=NUMBERS[0])
+    content = (tmp_path / "a.npz").read_bytes()
+    assert b"PK\6\6" in content
+    assert_state(dl.load(tmp_path / "a.npz"), {"a": NUMBERS, "b": NUMBERS[0]})
+    for at in range(content.index(b"PK\6\6"), len(content)):
+        (tmp_path / "a.npz").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert_right_or_refused(tmp_path / "a.npz", {"a": NUMBERS, "b": NUMBERS[0]})
 
 
 def test_numpy_reads_what_save_writes_and_the_reverse(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from .dtypes import MOST_TENSORS
 
 STATE_NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-"""Under which training scripts keep a model's state among other things."""
+"""Names under which training scripts keep a model's state among other things."""
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of all names: of `torch.nn.DataParallel` and `swa_utils.AveragedModel`, and of `torch.compile`."""
@@ -31,7 +31,7 @@ Path = tuple[str, ...]
 
 
 class Unknown:
-    """An object that is neither a number, text or plain container nor allowed. Its parts are dropped."""
+    """An object of a class, or from a function, that is not allowed. Its parts are dropped."""
 
     __slots__ = ("name",)
 
@@ -39,7 +39,7 @@ class Unknown:
         self.name = name if name.isprintable() and len(name) < 200 else ascii(name[:200])
 
     def extend(self, items: list[Any]) -> None:
-        """What it contains is of no use."""
+        """Drop its items as well."""
 
 
 class Dict(list):
@@ -69,10 +69,10 @@ class Refused(ValueError):
 def find_state(content: Any, key: str | None = None) -> dict[str, Any]:
     """The tensors by name that are the model's state in `content`, or in the part of it that `key` names.
 
-    `content` is made of `Dict`, lists, tuples and tensors, which are what has a shape; `Unknown` and anything else are
-    left out. The state may be at any depth. Optimizers and single values beside it, such as a best accuracy, are not
-    taken for it; of several states, the one with a usual name is taken. A prefix that a wrapper put in front of all
-    names is removed. Raises `Refused` for no state, or for several, with the keys to choose from.
+    `content` is made of `Dict`, lists, tuples and tensors, which are whatever has a shape. `Unknown` and anything else
+    are left out. The state may be at any of 10 levels. Optimizers and lone tensors beside it, such as a best accuracy,
+    are not taken for it; of several states, the one with a usual name is taken. A prefix that a wrapper put in front of
+    all names is removed. Raises `Refused` for no state, or for several, with the keys to choose from.
     """
     if key is not None:
         content = _below(content, key)
@@ -111,7 +111,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _items(part: Any) -> Iterable[tuple[str, Any]]:
-    """What a dict or a short list contains, by name. What is under a name that is neither text nor a number is not."""
+    """What a dict or a short list contains, by name. Keys that are neither text nor whole numbers name nothing."""
     if isinstance(part, Dict):
         return ((str(name), value) for name, value in part.pairs()
                 if isinstance(name, str) or isinstance(name, int) and abs(name) < 1 << 63)
@@ -168,7 +168,7 @@ def _matches(part: Any, key: str) -> Iterator[Any]:
 
 
 def _likeliest(states: dict[Path, Dict]) -> dict[Path, Dict]:
-    """Those of the states that may be the model's: one, unless that is a matter of choice."""
+    """Those of the states that may be the model's: one, unless the user has to choose."""
     for level in range(DEEPEST):
         if any(path[level : level + 1] and path[level] in STATE_NAMES for path in states):
             states = {path: part for path, part in states.items()
@@ -197,7 +197,7 @@ def _choice(states: dict[Path, Dict]) -> str:
     shown = ", ".join(f"{key[:80]!r} (tensors: {sum(_is_tensor(value) for _, value in _items(part))})"
                       for key, part in zip(keys[:8], states.values()))
     more = f" and {len(keys) - 8:,} more" if len(keys) > 8 else ""
-    return f"; choose one, such as minidl.load(path, key={keys[0][:80]!r}): {shown}{more}" if keys else ""
+    return f". Choose one, such as minidl.load(path, key={keys[0][:80]!r}): {shown}{more}" if keys else ""
 
 
 def _state_of(part: Dict) -> dict[str, Any]:

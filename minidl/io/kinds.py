@@ -7,7 +7,7 @@ import re
 UNPACK = "is compressed. Unpack it, and load the file in it"
 KINDS = {
     rb"version https://git-lfs": "is a Git LFS pointer: the file itself was not downloaded. Run git lfs pull",
-    rb"(?i)\s*<(!doctype|html|head|body|\?xml)": "is a web page, not the file behind it. Download the file itself",
+    rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml)": "is a web page. Download the file itself",
     rb"\x89HDF\r\n\x1a\n": "is an HDF5 file, as Keras writes them. Read it with h5py, and use minidl.save",
     rb"\x93NUMPY": "is a single NumPy array (.npy), without a name. Write numpy.savez('a.npz', name=array) instead",
     rb"\x08[\x01-\x1f][\x12\x1a\x22\x2a\x3a\x42]": "looks like an ONNX file. Save its weights as safetensors",
@@ -31,5 +31,5 @@ def kind_of(start: bytes) -> str | None:
             return kind
     text = start.decode("latin-1")
     if start.isascii() and all(character.isprintable() or character.isspace() for character in text):
-        return f"is a text file, which begins with {text[:60]!r}, and not a state's file"
+        return f"is damaged, or not a state's file: it is text, which begins with {text[:60]!r}"
     return None

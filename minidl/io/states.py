@@ -50,37 +50,16 @@ def save(
     """Write `state`, such as `model.state_dict()`, to `path` as safetensors, or as NumPy's archive if it ends in .npz.
 
     Atomically. `metadata` is text stored beside the arrays, in safetensors only. PyTorch opens what is written with
-    `safetensors.torch.load_file`. Raises TypeError for values that are not tensors or arrays of numbers, ValueError for
-    a `path` whose suffix belongs to another format, or metadata in an .npz, FileNotFoundError for a missing folder, and
-    OSError if the file cannot be written.
+    `safetensors.torch.load_file`. Raises TypeError for values that are not tensors or arrays of numbers, or metadata
+    that is not text; ValueError for a `path` whose suffix belongs to another format, metadata in an .npz, or more names
+    and text than `load` reads (16,384, or 8 MiB); FileNotFoundError for a missing folder, and OSError if the file
+    cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in PICKLES:
-        raise ValueError(f"save writes no pickles; name it {path.with_suffix('.safetensors')}, which PyTorch opens "
-                         "with safetensors.torch.load_file")
-    if suffix in OTHER_FORMATS:
-        raise ValueError(f"save writes safetensors, or NumPy's .npz, and no {suffix}: name it "
-                         f"{path.with_suffix('.safetensors')} or {path.with_suffix('.npz')}")
-    if suffix == ".npz" and metadata:
-        raise ValueError(f"an .npz file holds no metadata; name it {path.with_suffix('.safetensors')}")
-    if not isinstance(state, Mapping):
-        instead = "model.state_dict()" if hasattr(state, "state_dict") else "{'name': tensor}"
-        raise TypeError(f"a state maps names to tensors or arrays; got {type(state).__name__}. Write "
-                        f"minidl.save({instead}, path)")
-    arrays, text = {}, dict(metadata or {})
-    for name, value in state.items():
-        array = value.data if isinstance(value, Tensor) else value
-        array = np.asarray(array) if isinstance(array, np.generic) else array
-        if not (isinstance(name, str) and is_array(array)) or name == "__metadata__":
-            raise TypeError("a state maps names (but not '__metadata__') to tensors or arrays; "
-                            f"got {name!r}: {type(value).__name__}")
-        if array.dtype.name not in DTYPES.values():
-            raise TypeError(f"a state's file holds {', '.join(DTYPES.values())}; {name!r} is {array.dtype}")
-        arrays[name] = np.asarray(to_device(array, "cpu"), order="C")
-    _check_size(arrays, text)
-    _check_place(path)
-    if suffix == ".npz":
+    _check_path(path, has_metadata=bool(metadata))
+    arrays, text = _arrays_of(state), dict(metadata or {})
+    _check_text(arrays, text)
+    if path.suffix.lower() == ".npz":
         from .npz import write_npz
 
         return write_atomically(path, lambda part: write_npz(part, arrays))
@@ -90,17 +69,17 @@ def save(
     write_atomically(path, lambda part: write_safetensors(part, arrays, text))
 
 
-def _check_size(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
-    """Raise ValueError if a file would hold more names and text than `load` reads."""
-    if (count := len(arrays) + len(text)) > MOST_TENSORS:
-        raise ValueError(f"a state's file holds at most {MOST_TENSORS:,} tensors and texts; got {count:,}")
-    names = json.dumps([text, {name: array.shape for name, array in arrays.items()}])
-    if (size := len(names) + 100 * len(arrays)) > LARGEST_HEADER:
-        raise ValueError(f"a state's file holds at most {LARGEST_HEADER >> 20} MiB of names and metadata; "
-                         f"got {size / (1 << 20):.1f} MiB")
-
-
-def _check_place(path: Path) -> None:
+def _check_path(path: Path, has_metadata: bool) -> None:
+    """Raise ValueError for a suffix of another format, and OSError for a place where no file can be."""
+    suffix, better = path.suffix.lower(), path.with_suffix(".safetensors") if path.name else path
+    if suffix in PICKLES:
+        raise ValueError(f"save writes no pickles; name it {better}, which PyTorch opens with "
+                         "safetensors.torch.load_file")
+    if suffix in OTHER_FORMATS:
+        raise ValueError(f"save writes safetensors, or NumPy's .npz, and no {suffix}; name it {better} or "
+                         f"{path.with_suffix('.npz')}")
+    if suffix == ".npz" and has_metadata:
+        raise ValueError(f"an .npz file holds no metadata; name it {better}")
     folder = path.parent
     if path.is_dir():
         raise IsADirectoryError(f"could not write {path}: it is a folder; name a file in it, such as "
@@ -110,6 +89,39 @@ def _check_place(path: Path) -> None:
     if not folder.exists():
         raise FileNotFoundError(f"could not write {path}: there is no folder {folder}; make it first, with "
                                 f"os.makedirs({str(folder)!r})")
+
+
+def _arrays_of(state: Mapping[str, Tensor | Array]) -> dict[str, np.ndarray]:
+    """The arrays of `state` on the CPU. Raises TypeError for what is not a state."""
+    if not isinstance(state, Mapping):
+        instead = "model.state_dict()" if hasattr(state, "state_dict") else "{'name': tensor}"
+        raise TypeError(f"a state maps names to tensors or arrays; got {type(state).__name__}. Write "
+                        f"minidl.save({instead}, path)")
+    arrays = {}
+    for name, value in state.items():
+        array = value.data if isinstance(value, Tensor) else value
+        array = np.asarray(array) if isinstance(array, np.generic) else array
+        if not (isinstance(name, str) and is_array(array)) or name == "__metadata__":
+            raise TypeError("a state maps names (but not '__metadata__') to tensors or arrays; "
+                            f"got {name!r}: {type(value).__name__}")
+        if array.dtype.name not in DTYPES.values():
+            raise TypeError(f"a state's file holds {', '.join(DTYPES.values())}; {name!r} is {array.dtype}")
+        arrays[name] = np.asarray(to_device(array, "cpu"), order="C")
+    return arrays
+
+
+def _check_text(arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
+    """Raise TypeError for metadata that is not text, and ValueError for more names and text than `load` reads."""
+    for name, value in text.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"metadata maps text to text; got {name!r:.60}: {value!r:.60}. Write str(value) or "
+                            "json.dumps(value)")
+    if (count := len(arrays) + len(text)) > MOST_TENSORS:
+        raise ValueError(f"a state's file holds at most {MOST_TENSORS:,} tensors and texts; got {count:,}")
+    names = json.dumps([text, {name: array.shape for name, array in arrays.items()}])
+    if (size := len(names) + 100 * len(arrays)) > LARGEST_HEADER:  # 100 for a tensor's dtype and place
+        raise ValueError(f"a state's file holds at most {LARGEST_HEADER >> 20} MiB of names and metadata; "
+                         f"got {size / (1 << 20):.1f} MiB")
 
 
 def load(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
@@ -123,18 +135,22 @@ def load(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tens
 
     A prefix in front of all names is removed: ``module.`` (`DataParallel`, and `AveragedModel`, whose ``n_averaged`` is
     left out) and ``_orig_mod.`` (`torch.compile`). Tensors of any device are read, and bfloat16 as float32, exactly.
-    Nothing in the file is executed, and no class or function is imported. A small file cannot take much memory.
+    Nothing in the file is executed, no class or function is imported, and memory and time are bounded by its size.
 
-    Raises FileNotFoundError, or ValueError for a file that is cut short, damaged, of another kind, holds no state, or
-    several, or whose state has numbers that no tensor can hold, such as complex ones.
+    Raises FileNotFoundError, TypeError for a `key` that is not text, and ValueError for a file that is cut short,
+    damaged, of another kind, holds no state, or several, or whose state has numbers that no tensor can hold, such as
+    complex ones.
     """
+    if not isinstance(key, (str, type(None))):
+        raise TypeError(f"key must be text, such as 'gan.generator'; got {key!r}")
     with _reading(path) as (file, start):
         if _is_safetensors(start):
             state = find_state(as_content(_read_safetensors(file)[0]), key)
-        elif start.startswith(b"PK"):
-            state = _read_zip(file, key)
-        elif start.startswith(b"\x80"):
-            state = _read_legacy(file, key)
+        elif start.startswith((b"PK", b"\x80")):
+            read = _read_zip if start.startswith(b"PK") else _read_legacy
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's, of damaged text in headers and pickles
+                state = read(file, key)
         else:
             raise _unknown(start)
     return {name: Tensor(array) for name, array in state.items()}
@@ -164,8 +180,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[tuple[BoundedReader, byte
                                 + (f", such as {path / names[0]}" if names else ""))
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    with BoundedReader(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python's, of damaged text in headers and pickles
+    with BoundedReader(path) as file:
         try:
             start = file.read(START)
             file.seek(0)
@@ -238,12 +253,16 @@ def _read_safetensors(file: BoundedReader) -> tuple[dict[str, np.ndarray], dict[
     (length,) = struct.unpack("<Q", file.read(8))
     if length > LARGEST_HEADER:
         raise ValueError(f"its header has {length:,} bytes; at most {LARGEST_HEADER:,} are read")
-    if _count_fields(file.read(length)) > 4 * (MOST_TENSORS + 3):  # a tensor has a name and 3 fields
+    fields = _count_fields(file.read(length))
+    if fields > 4 * (MOST_TENSORS + 3):  # a tensor has a name and 3 fields
         raise Refused(f"lists more than {MOST_TENSORS:,} tensors; at most as many are read")
     with safetensors.safe_open(file.name, framework="np") as described:
-        text = dict(described.metadata() or {})
+        metadata = described.metadata()
         slices = [(name, described.get_slice(name)) for name in described.offset_keys()]
         layout = [(name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices]
+    text = dict(metadata or {})
+    if fields != 4 * len(layout) + len(text) + (metadata is not None):
+        raise ValueError("it has two entries of one name")
     arrays = {}
     file.seek(8 + length)
     for name, dtype, shape in layout:
