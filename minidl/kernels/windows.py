@@ -55,9 +55,9 @@ class Windows(NamedTuple):
         out = self.output_size(size)
         for i in range(out[0]):
             for j in range(out[1]):
-                yield i, j, self._seen(0, size[0], i), self._seen(1, size[1], j)
+                yield i, j, self.seen(0, size[0], i), self.seen(1, size[1], j)
 
-    def _seen(self, axis: int, size: int, index: int) -> slice:
+    def seen(self, axis: int, size: int, index: int) -> slice:
         """What the window `index` along one axis of `size` pixels sees of them."""
         start, step = index * self.stride[axis] - self.padding[axis][0], self.dilation[axis]
         first = start if start >= 0 else start % step

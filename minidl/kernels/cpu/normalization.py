@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .layout import blocks, by_channel, from_channels
+from .reduction import dot_rows
 from .threads import parallel
 
 PASSES = 6
@@ -23,7 +24,7 @@ def normalize_channels(
         block = y[channels]
         mean[channels] = values[channels].mean(axis=1)
         np.subtract(values[channels], mean[channels, None], out=block)
-        variance[channels] = np.vecdot(block, block) / values.shape[1]
+        variance[channels] = dot_rows(block, block) / values.shape[1]
         gain = 1 / np.sqrt(variance[channels] + eps)
         block *= (gain if weight is None else weight[channels] * gain)[:, None]
         if bias is not None:
@@ -63,7 +64,7 @@ def normalize_channels_gradient(
     def differentiate(channels: slice) -> None:
         incoming, block = gradients[channels], dx[channels]
         np.subtract(values[channels], mean[channels, None], out=block)
-        moment[channels] = np.vecdot(incoming, block) * scale[channels]
+        moment[channels] = dot_rows(incoming, block) * scale[channels]
         total[channels] = incoming.sum(axis=1)
         if fixed:
             np.multiply(incoming, gain[channels, None], out=block)

@@ -140,43 +140,61 @@ def _taps(values: np.ndarray, windows: Windows, size: tuple[int, ...]) -> Iterat
 
 def sum_pool2d(x: np.ndarray, windows: Windows) -> np.ndarray:
     """The sum of each window, (N, C, H, W) → (N, C, OH, OW)."""
-    if prod(windows.kernel) > SMALL and min(windows.kernel) > 1:
-        across, down = windows.split()
-        return sum_pool2d(sum_pool2d(x, across), down)
+    if prod(windows.kernel) <= SMALL:
+        return _sum_by_taps(x, windows)
+    across, down = windows.split()
+    return _sum_along(0, _sum_along(1, x, across), down)
+
+
+def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
+    """∂L/∂x of y = sum_pool2d(x): each pixel gets the sum of g over the windows that see it."""
+    if prod(windows.kernel) <= SMALL:
+        return _spread_by_taps(g, size, windows)
+    across, down = windows.split()
+    return _spread_along(1, _spread_along(0, g, (size[0], g.shape[3]), down), size, across)
+
+
+def _sum_by_taps(x: np.ndarray, windows: Windows) -> np.ndarray:
     x, size = settle(x), x.shape[2:]
-    out = windows.output_size(size)
-    y = full((*x.shape[:2], *out), 0, x.dtype)
+    taps = windows.taps(size)
+    y = full((*x.shape[:2], *windows.output_size(size)), 0, x.dtype)
 
     def pool(channels: slice) -> None:
-        if _is_large(windows, out):
-            for i, j, rows, columns in windows.each(size):
-                y[:, channels, i, j] = sum_over(x[:, channels, rows, columns], (2, 3))[:, :, 0, 0]
-        else:
-            for _, _, outputs, pixels in windows.taps(size):
-                y[:, channels][outputs] += x[:, channels][pixels]
+        for _, _, outputs, pixels in taps:
+            y[:, channels][outputs] += x[:, channels][pixels]
 
     parallel(pool, blocks(x, axis=1), x.nbytes * PASSES * prod(windows.kernel))
     return y
 
 
-def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
-    """∂L/∂x of y = sum_pool2d(x): each pixel gets the sum of g over the windows that see it."""
-    if prod(windows.kernel) > SMALL and min(windows.kernel) > 1:
-        across, down = windows.split()
-        return sum_pool2d_gradient(sum_pool2d_gradient(g, (size[0], g.shape[3]), down), size, across)
-    g = settle(g)
+def _sum_along(axis: int, x: np.ndarray, windows: Windows) -> np.ndarray:
+    """`sum_pool2d` for windows along one axis, 0 (down) or 1 (across): one pass per offset, or per window if fewer."""
+    size = x.shape[2:]
+    out = windows.output_size(size)
+    if out[axis] >= windows.kernel[axis]:
+        return _sum_by_taps(x, windows)
+    y = full((*x.shape[:2], *out), 0, x.dtype)
+    lines, sums = (array.swapaxes(2, 2 + axis) for array in (settle(x), y))
+
+    def pool(channels: slice) -> None:
+        for index in range(out[axis]):
+            seen = windows.seen(axis, size[axis], index)
+            sums[:, channels, index] = sum_over(lines[:, channels, seen], (2,))[:, :, 0]
+
+    parallel(pool, blocks(x, axis=1), x.nbytes * PASSES)
+    return y
+
+
+def _spread_by_taps(g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
+    g, taps = settle(g), windows.taps(size)
     dx = full((*g.shape[:2], *size), 0, g.dtype)
     seen_once = all(stride >= reach for stride, reach in zip(windows.stride, windows.reach))
 
     def scatter(channels: slice) -> None:
         sums, gradients = dx[:, channels], g[:, channels]
-        if _is_large(windows, g.shape[2:]):
-            for i, j, rows, columns in windows.each(size):
-                sums[:, :, rows, columns] += gradients[:, :, i : i + 1, j : j + 1]
-            return
         if seen_once:
             sums, gradients = (as_pixels(array.transpose(1, 2, 3, 0)) for array in (sums, gradients))
-        for _, _, outputs, pixels in windows.taps(size):
+        for _, _, outputs, pixels in taps:
             if seen_once:
                 sums[pixels] = gradients[outputs]
             else:
@@ -184,4 +202,20 @@ def sum_pool2d_gradient(g: np.ndarray, size: tuple[int, int], windows: Windows) 
 
     if dx.size:
         parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES * prod(windows.kernel))
+    return dx
+
+
+def _spread_along(axis: int, g: np.ndarray, size: tuple[int, int], windows: Windows) -> np.ndarray:
+    """`sum_pool2d_gradient` for windows along one axis: one pass per offset, or per window if those are fewer."""
+    if g.shape[2 + axis] >= windows.kernel[axis]:
+        return _spread_by_taps(g, size, windows)
+    dx = full((*g.shape[:2], *size), 0, g.dtype)
+    lines, gradients = (array.swapaxes(2, 2 + axis) for array in (dx, settle(g)))
+
+    def scatter(channels: slice) -> None:
+        for index in range(g.shape[2 + axis]):
+            seen = windows.seen(axis, size[axis], index)
+            lines[:, channels, seen] += gradients[:, channels, index : index + 1]
+
+    parallel(scatter, blocks(dx, axis=1), dx.nbytes * PASSES)
     return dx

@@ -16,6 +16,9 @@ from ...backend import memory_order
 FEW = 32
 """Values that may be added one after the other."""
 
+RUN = 1 << 12
+"""Values of a dot product, which BLAS adds up some 32 at a time."""
+
 
 @in_float32
 def sum_over(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -29,6 +32,16 @@ def sum_over(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     while math.prod(x.shape[axis] for axis in apart) > FEW:
         x = _folded(x, max(apart, key=x.shape.__getitem__))
     return np.add.reduce(x, axis=axes, keepdims=True)
+
+
+def dot_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ a b along each row of two matrices: products of short runs, which BLAS adds up, added in pairs."""
+    whole = a.shape[1] // RUN * RUN
+    rest = np.vecdot(a[:, whole:], b[:, whole:])
+    if not whole:
+        return rest
+    runs = (x[:, :whole].reshape(len(x), -1, RUN) for x in (a, b))
+    return np.vecdot(*runs).sum(axis=1) + rest
 
 
 def _together(x: np.ndarray, axes: tuple[int, ...]) -> set[int]:
