@@ -572,7 +572,7 @@ def flip_a_bit(path):
     ("config.json", lambda path: path.write_text("{}"), "config.json is not the configuration of a run"),
     ("last.safetensors", half, "last.safetensors is damaged"),
     ("last.safetensors", flip_a_bit, "last.safetensors is damaged"),
-    ("last.safetensors", lambda path: path.write_text("garbage"), "last.safetensors is a text file"),
+    ("last.safetensors", lambda path: path.write_text("garbage"), "last.safetensors is damaged"),
 ], ids=["no config", "half a config", "empty config", "half a checkpoint", "flipped bit", "garbage"])
 def test_a_damaged_run_is_said_in_one_line(minidl, run, command, name, damage, complaint):
     damage(run / name)
