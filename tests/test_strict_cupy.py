@@ -127,7 +127,7 @@ def test_asarray_of_an_array_of_the_gpu_is_that_array():
 
 
 @pytest.mark.parametrize("function", BINARY, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("other", [2, 2.5, True, np.float32(2), np.float64(2), np.int64(2)], ids=repr)
+@pytest.mark.parametrize("other", [2, 2.5, True, np.float32(3), np.float64(3), np.int64(3)], ids=repr)
 def test_numbers_are_welcome_and_promote_as_in_numpy(function, other):
     for dtype in ("float32", "float16", "int32"):
         array = np.arange(1, 4).astype(dtype)

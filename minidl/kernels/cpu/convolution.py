@@ -17,6 +17,7 @@ from ...tasklocal import TaskLocal
 from ..windows import Windows
 from . import im2col, winograd
 from .layout import blocks, by_channel, full
+from .reduction import sum_rows
 from .threads import parallel
 
 ALGORITHMS = ("im2col", "winograd")
@@ -92,7 +93,11 @@ def conv2d_bias_gradient(g: np.ndarray) -> np.ndarray:
     """∂L/∂b (K): the sum of g (N, K, OH, OW) over images and positions."""
     gradients = by_channel(g)
     total = np.empty(len(gradients), g.dtype)
-    parallel(lambda part: gradients[part].sum(axis=1, out=total[part]), blocks(gradients), gradients.nbytes)
+
+    def add_up(channels: slice) -> None:
+        total[channels] = sum_rows(gradients[channels])
+
+    parallel(add_up, blocks(gradients), gradients.nbytes)
     return total
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .layout import blocks, by_channel, from_channels
-from .reduction import dot_rows
+from .reduction import dot_rows, sum_rows
 from .threads import parallel
 
 PASSES = 6
@@ -22,7 +22,7 @@ def normalize_channels(
 
     def normalize(channels: slice) -> None:
         block = y[channels]
-        mean[channels] = values[channels].mean(axis=1)
+        mean[channels] = sum_rows(values[channels]) / values.shape[1]
         np.subtract(values[channels], mean[channels, None], out=block)
         variance[channels] = dot_rows(block, block) / values.shape[1]
         gain = 1 / np.sqrt(variance[channels] + eps)
@@ -65,7 +65,7 @@ def normalize_channels_gradient(
         incoming, block = gradients[channels], dx[channels]
         np.subtract(values[channels], mean[channels, None], out=block)
         moment[channels] = dot_rows(incoming, block) * scale[channels]
-        total[channels] = incoming.sum(axis=1)
+        total[channels] = sum_rows(incoming)
         if fixed:
             np.multiply(incoming, gain[channels, None], out=block)
         else:

@@ -1,7 +1,8 @@
 """Sums along any axes, as exact as sums in pairs.
 
-NumPy adds in pairs along values that lie together in memory: the error grows with the logarithm of their number. Along
-other axes it adds one value after the other, and of a million float32 values the last digits are wrong.
+NumPy adds in pairs along values that lie together in memory, some thousands at a time: the error grows with the
+logarithm of their number. Along other axes, and from one run of thousands to the next, it adds one value after the
+other, and of a million float32 values the last digits are wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FEW = 32
 """Values that may be added one after the other."""
 
 RUN = 1 << 12
-"""Values of a dot product, which BLAS adds up some 32 at a time."""
+"""Values that lie together and are given to NumPy, or to BLAS for a dot product, at a time."""
 
 
 @in_float32
@@ -28,31 +29,47 @@ def sum_over(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """
     if x.dtype.kind != "f":
         return np.asarray(x.sum(axis=axes, keepdims=True, dtype=np.int64))
-    apart = [axis for axis in axes if axis not in _together(x, axes)]
-    while math.prod(x.shape[axis] for axis in apart) > FEW:
-        x = _folded(x, max(apart, key=x.shape.__getitem__))
-    return np.add.reduce(x, axis=axes, keepdims=True)
+    together = _together(x, axes)
+    while math.prod(x.shape[axis] for axis in axes if axis not in together) > FEW:
+        x = _folded(x, max((axis for axis in axes if axis not in together), key=x.shape.__getitem__))
+        together = _together(x, axes)
+    if math.prod(x.shape[axis] for axis in together) <= 2 * RUN:
+        return np.add.reduce(x, axis=axes, keepdims=True)
+    others = [axis for axis in range(x.ndim) if axis not in together]
+    lines = x.transpose(others + together).reshape(*(x.shape[axis] for axis in others), -1)
+    sums = sum_rows(lines).sum(axis=tuple(place for place, axis in enumerate(others) if axis in axes))
+    return sums.reshape([1 if axis in axes else n for axis, n in enumerate(x.shape)])
+
+
+def sum_rows(x: np.ndarray) -> np.ndarray:
+    """Σ x along the last axis, of values that lie together."""
+    whole = x.shape[-1] // RUN * RUN
+    if x.shape[-1] <= 2 * RUN:
+        return x.sum(axis=-1)
+    runs = x[..., :whole].reshape(*x.shape[:-1], -1, RUN).sum(axis=-1)
+    return sum_rows(runs) + x[..., whole:].sum(axis=-1)
 
 
 def dot_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ a b along each row of two matrices: products of short runs, which BLAS adds up, added in pairs."""
+    """Σ a b along each row of two matrices: dot products of short runs, added in pairs."""
     whole = a.shape[1] // RUN * RUN
     rest = np.vecdot(a[:, whole:], b[:, whole:])
     if not whole:
         return rest
     runs = (x[:, :whole].reshape(len(x), -1, RUN) for x in (a, b))
-    return np.vecdot(*runs).sum(axis=1) + rest
+    return sum_rows(np.vecdot(*runs)) + rest
 
 
-def _together(x: np.ndarray, axes: tuple[int, ...]) -> set[int]:
-    """Those of `axes` along which x lies in memory without gaps, as one run of values."""
-    found, step = set(), x.itemsize
+def _together(x: np.ndarray, axes: tuple[int, ...]) -> list[int]:
+    """Those of `axes` along which x lies in memory without gaps, as one run of values; the outermost first."""
+    found: list[int] = []
+    step = x.itemsize
     for axis in reversed(memory_order(x)):
         if x.shape[axis] == 1:
             continue
         if axis not in axes or x.strides[axis] != step:
             break
-        found.add(axis)
+        found.insert(0, axis)
         step *= x.shape[axis]
     return found
 
