@@ -1,5 +1,6 @@
 """One pool of threads, and BLAS on one thread meanwhile: whatever forks, interrupts, ends or refuses threads."""
 
+import _thread
 import os
 import signal
 import subprocess
@@ -170,22 +171,26 @@ def test_kernels_work_at_exit_and_when_objects_are_deleted():
     """) == ["8", "8"]
 
 
-@pytest.mark.parametrize("refused", ["submit", "start"])
-def test_where_no_thread_can_be_had_the_caller_does_the_work(monkeypatch, refused):
-    def refuse(*_, **__):
+def test_where_no_thread_can_be_had_the_caller_does_the_work(monkeypatch):
+    def refuse(*_):
         raise RuntimeError("can't start new thread")
 
     right = F.conv2d(IMAGES, FILTERS).data
-    monkeypatch.setattr(threads, "_current_pool", None)
-    if refused == "submit":
-        monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", refuse)
-    else:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threads, "_the_pool", threads._Pool())
+    monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
     done = []
     parallel(lambda i: done.append(i), [(i,) for i in range(9)], LARGE)
-    assert sorted(done) == list(range(9))
+    assert done == list(range(9))
     np.testing.assert_array_equal(F.conv2d(IMAGES, FILTERS).data, right)
-    assert threads._current_pool is None  # what waits in its queue is not kept
+
+
+def test_threads_that_never_wake_up_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(threads, "_the_pool", threads._Pool())
+    monkeypatch.setattr(threads._thread, "start_new_thread", lambda *_: None)
+    done = []
+    parallel(lambda i: done.append(i), [(i,) for i in range(9)], LARGE)
+    assert done == list(range(9))
+    assert threads._the_pool._work_queue.get().function is None  # no array is kept
 
 
 # ---------------------------------------------------------------------------------------------
@@ -193,19 +198,17 @@ def test_where_no_thread_can_be_had_the_caller_does_the_work(monkeypatch, refuse
 # ---------------------------------------------------------------------------------------------
 
 def test_there_is_one_pool_whatever_numbers_were_asked_for():
+    before = _thread._count()
     for number in range(2, 31):
         dl.set_num_threads(number)
         parallel(lambda _: time.sleep(0.001), [(i,) for i in range(4)], LARGE)
+    assert _thread._count() >= 29
     dl.set_num_threads(2)
     parallel(lambda _: None, [(0,), (1,)], LARGE)
     end = time.monotonic() + 10
-    while time.monotonic() < end and _own_threads() > 1:
+    while time.monotonic() < end and _thread._count() > max(before, 1):
         time.sleep(0.01)
-    assert _own_threads() == 1
-
-
-def _own_threads():
-    return sum(thread.name.startswith("minidl_") for thread in threading.enumerate())
+    assert _thread._count() <= max(before, 1) and threads._the_pool._size == 1
 
 
 def test_every_task_is_done_once_however_many_threads_take_them():

@@ -6,14 +6,14 @@ with any number of them. Where no thread can be had, the calling thread does all
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from concurrent.futures.thread import ThreadPoolExecutor  # imported here: its lock is taken at a fork before ours
 from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
 import threadpoolctl
@@ -84,47 +84,96 @@ def parallel(function: Callable[..., object], tasks: Iterable[tuple[Any, ...]], 
             raise
 
     with single_threaded_blas() as held:
-        futures = _submitted(held.shared(work), helpers, most - 1) if helpers > 0 else []
+        jobs: list[_Job] = []
         try:
+            if helpers > 0:
+                _pool(most - 1).take_on(jobs, held.shared(work), helpers)
             work()
         finally:
-            # A helper that has not woken up yet finds no task left: there is no need to wait for it.
-            errors = [future.exception() for future in futures if not future.cancel()]
-        for error in errors:
-            if error is not None:
-                raise error
+            left.clear()
+            for job in jobs:
+                job.finish()
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
 
 
 # ---------------------------------------------------------------------------------------------
-# The pool
+# The pool: of locks and a queue that Ctrl-C cannot leave in between, as it can Python's own executors
 # ---------------------------------------------------------------------------------------------
 
-_current_pool: ThreadPoolExecutor | None = None
+class _Job:
+    """A function for a thread of the pool to call, if one comes to it in time."""
+
+    __slots__ = ("function", "taken", "done", "error")
+
+    def __init__(self, function: Callable[[], None]):
+        self.function: Callable[[], None] | None = function
+        self.taken, self.done = threading.Lock(), threading.Lock()
+        self.done.acquire()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        function = self.function
+        if function is None or not self.taken.acquire(blocking=False):
+            return
+        try:
+            function()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.function = function = None  # and all arrays that it holds
+            self.done.release()
+
+    def finish(self) -> None:
+        """Wait until it is done, or take it back if no thread has begun."""
+        if self.taken.acquire(blocking=False):
+            self.function = None
+        else:
+            self.done.acquire()
 
 
-def _submitted(work: Callable[[], None], count: int, pool_size: int) -> list[Future[None]]:
-    """`work`, handed to up to `count` threads of the pool: to fewer where the system, or Python's end, refuses them."""
-    global _current_pool
-    futures: list[Future[None]] = []
-    try:
-        for _ in range(count):
-            futures.append(_pool(pool_size).submit(work))
-    except RuntimeError:
-        pool, _current_pool = _current_pool, None  # work may wait in its queue, and no thread would ever take it out
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return futures
+class _Pool:
+    """Threads that do jobs. They end with the process, or when there are to be fewer."""
+
+    def __init__(self) -> None:
+        self._work_queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._size = 0
+
+    def resize(self, size: int) -> None:
+        """Have `size` threads, or as many as the system gives."""
+        for _ in range(self._size - size):
+            self._work_queue.put(None)
+            self._size -= 1
+        try:
+            while self._size < size:
+                _thread.start_new_thread(_do_jobs, (self._work_queue,))
+                self._size += 1
+        except RuntimeError:  # none can be had, or Python comes to its end
+            pass
+
+    def take_on(self, jobs: list[_Job], work: Callable[[], None], count: int) -> None:
+        """Add to `jobs` as many as there are threads, and at most `count`, which do `work`."""
+        for _ in range(min(count, self._size)):
+            jobs.append(_Job(work))
+            self._work_queue.put(jobs[-1])
 
 
-def _pool(size: int) -> ThreadPoolExecutor:
-    """The one pool. For another `size` it makes way for a new one, and its threads end when they have nothing to do."""
-    global _current_pool
-    with _holding:
-        if _current_pool is None or _current_pool._max_workers != size:
-            if _current_pool is not None:
-                _current_pool.shutdown(wait=False)
-            _current_pool = ThreadPoolExecutor(size, thread_name_prefix="minidl")
-        return _current_pool
+def _do_jobs(queue: SimpleQueue[_Job | None]) -> None:
+    while (job := queue.get()) is not None:
+        job.run()
+        del job
+
+
+_the_pool = _Pool()
+
+
+def _pool(size: int) -> _Pool:
+    """The one pool, with `size` threads."""
+    if _the_pool._size != size:
+        with _holding:
+            _the_pool.resize(size)
+    return _the_pool
 
 
 # ---------------------------------------------------------------------------------------------
@@ -168,7 +217,7 @@ class _Thread(threading.local):
     """The id of the block that this thread is in, or works for."""
 
 
-_thread = _Thread()
+_own = _Thread()
 
 
 class single_threaded_blas:
@@ -182,13 +231,13 @@ class single_threaded_blas:
 
     def __enter__(self) -> single_threaded_blas:
         global _holders, _threads_before
-        if _thread.hold in _holds:
+        if _own.hold in _holds:
             return self
         key = id(self)
         with _holding:
             while _forking:
                 _holding.wait()
-            _thread.hold = key
+            _own.hold = key
             _holds[key] = weakref.ref(self, lambda _: _end_block(key))
             _holders = len(_holds)
             if _threads_before is None:
@@ -204,10 +253,10 @@ class single_threaded_blas:
 
     def shared(self, function: Callable[[], None]) -> Callable[[], None]:
         """`function` for another thread, which works in this block as long as the block lasts."""
-        hold = _thread.hold
+        hold = _own.hold
 
         def within() -> None:
-            _thread.hold = hold
+            _own.hold = hold
             function()
 
         return within
@@ -216,8 +265,8 @@ class single_threaded_blas:
 def _end_block(key: int) -> None:
     global _holders, _threads_before
     with _holding:
-        if _thread.hold == key:
-            _thread.hold = 0
+        if _own.hold == key:
+            _own.hold = 0
         _holds.pop(key, None)
         _holders = len(_holds)
         if _holders == 0 and _threads_before is not None:
@@ -237,7 +286,7 @@ def _before_fork() -> None:
     global _forking
     _holding.acquire()
     _forking = True
-    _holding.wait_for(lambda: _holds.keys() <= {_thread.hold})
+    _holding.wait_for(lambda: _holds.keys() <= {_own.hold})
 
 
 def _after_fork_in_parent() -> None:
@@ -248,8 +297,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _holding, _current_pool, _forking
-    _holding, _current_pool, _forking = threading.Condition(threading.RLock()), None, False
+    global _holding, _the_pool, _forking
+    _holding, _the_pool, _forking = threading.Condition(threading.RLock()), _Pool(), False
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
