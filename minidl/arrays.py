@@ -139,6 +139,9 @@ def promoted(*operands: Any, floats: bool = False) -> tuple[Any, ...]:
     whole numbers or bools is computed in float32. Raises TypeError for what is neither array nor number, ValueError for
     a whole number of more than 64 bits.
     """
+    dtype = getattr(operands[0], "dtype", None)
+    if dtype is not None and dtype.kind == "f" and all(getattr(x, "dtype", None) is dtype for x in operands):
+        return operands  # as almost always
     arrays = {x.dtype for x in operands if is_array(x)}
     numbers = _common(_dtype_of_number(x) for x in operands if not is_array(x))
     if len(arrays) == 1 and next(iter(arrays)).kind == "f":
