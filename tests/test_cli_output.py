@@ -236,3 +236,11 @@ def test_ctrl_c_during_the_imports_ends_quietly(tmp_path, module):
 def test_in_other_programs_ctrl_c_is_as_ever(tmp_path):
     code = "import sys, minidl; assert sys.excepthook is sys.__excepthook__; raise KeyboardInterrupt"
     assert b"KeyboardInterrupt" in subprocess.run([sys.executable, "-c", code], capture_output=True).stderr
+
+
+def test_a_large_image_is_one_line_without_a_warning_of_pillow(tmp_path, undisturbed):
+    image = pytest.importorskip("PIL.Image").new("1", (10_000, 10_000))  # more pixels than Pillow lets pass silently
+    image.save(tmp_path / "large.png")
+    ended = run("predict", undisturbed, tmp_path / "large.png", encoding="utf-8")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1 and "the limit is 89,478,485" in ended.stderr

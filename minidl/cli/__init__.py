@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from .output import Output, OutputError, console
 
@@ -36,6 +37,10 @@ def _run(arguments: list[str] | None, output: Output) -> int:
     from ..training import Diverged
     from .parser import parser
 
+    if not (sys.warnoptions or sys.flags.dev_mode):  # what Pillow warns of is refused or read; of NaN, results tell
+        warnings.filterwarnings("ignore", module="PIL")
+        if arguments is None:
+            warnings.simplefilter("ignore", RuntimeWarning)
     options = parser().parse_args(arguments)
     output.needed = not (options.keeps_files or getattr(options, "json", None))
     try:
