@@ -340,6 +340,14 @@ def test_a_checksum_whose_name_is_damaged_is_missed(saved, tmp_path, name):
             dl.load(path)
 
 
+def test_one_sound_beginning_of_a_name_is_enough_to_miss_the_checksum(saved, tmp_path):
+    damaged = saved.replace(b"minidl.format", b"minitl.format").replace(b"minidl.crc32", b"minidl.cr{32")
+    assert damaged != saved
+    (tmp_path / "state").write_bytes(damaged[:-1] + b"\7")
+    with pytest.raises(ValueError, match="checksum"):
+        dl.load(tmp_path / "state")
+
+
 def test_a_tensor_listed_twice_is_noticed(tmp_path):
     entry = '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
     for header in f"{{{entry},{entry}}}", f'{{"__metadata__":{{"b":"\\"","b":":"}},{entry}}}':

@@ -30,7 +30,7 @@ CHECKSUM = "minidl.crc32"
 """Metadata key of our checksum. Safetensors has none of its own, and would load flipped bits."""
 
 FORMAT = "minidl.format"
-"""Metadata key in every file that `save` writes: without its checksum, such a file is damaged."""
+"""Metadata key in every file that `save` writes. A file with a key of ours and without its checksum is damaged."""
 
 MOST_RECORDS = 4 * MOST_TENSORS
 """Most records in a zip archive: a checkpoint also has an optimizer's."""
@@ -272,7 +272,8 @@ def _read_safetensors(file: BoundedReader) -> tuple[dict[str, np.ndarray], dict[
             arrays[name] = read_values(file, shape, READ_DTYPES[dtype])
         except (ValueError, MemoryError) as error:
             raise ValueError(f"{name!r}: {error}") from None
-    is_ours, checksum = FORMAT in text, text.pop(CHECKSUM, None)
+    is_ours = any(key.startswith("minidl.") for key in text)  # also where the rest of one name is damaged
+    checksum = text.pop(CHECKSUM, None)
     if checksum != (_checksum(arrays, text) if is_ours or checksum else None):
         raise ValueError("its checksum is of other contents")
     text.pop(FORMAT, None)
