@@ -87,6 +87,7 @@ class Kind(Enum):
     FLOATS = "floats"
     """Bools and whole numbers are refused."""
     AS_FLOATS = "floats, and whole numbers as float32"
+    """Bools and whole numbers become float32."""
     BUFFER = "written to"
     """An array that the operation changes in place, as running statistics are."""
 

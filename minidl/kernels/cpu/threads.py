@@ -57,7 +57,7 @@ def set_num_threads(number: int) -> None:
 
 
 ENOUGH_BYTES = 6 << 20
-"""Below so much memory to go through, waking a thread costs more than it saves."""
+"""Bytes to go through below which waking a thread costs more than it saves."""
 
 PRODUCT_BYTES = 0.25
 """The memory that is gone through while a matrix product does one multiply-add."""
@@ -99,7 +99,8 @@ def parallel(function: Callable[..., object], tasks: Iterable[tuple[Any, ...]], 
 
 
 # ---------------------------------------------------------------------------------------------
-# The pool: of locks and a queue that Ctrl-C cannot leave in between, as it can Python's own executors
+# The pool. It waits on plain locks and a queue written in C: Python's executors wait on conditions written in Python,
+# and Ctrl-C in the middle of one leaves it locked.
 # ---------------------------------------------------------------------------------------------
 
 class _Job:
